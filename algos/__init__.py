@@ -1,0 +1,1 @@
+"""Learners: rollout, advantages, PPO, SAC, networks and the training loop."""

@@ -1,0 +1,48 @@
+"""Advantages. Formulas are for one world and one reward channel; `channel_gae` batches them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from repertoire.algos.types import Array
+
+
+def gae(r_t: Array, v_tm1: Array, v_t: Array, terminated_t: Array, cut_t: Array, gamma: float, lam: float) -> Array:
+    """Generalised advantage estimates [T] (Schulman et al. 2016, eq. 16), with true bootstraps.
+
+    Args:
+      r_t: rewards [T]. v_tm1: V(obs) [T]. v_t: V(next_obs) [T], of the *true* next observation.
+      terminated_t: the MDP ended [T]: nothing follows. cut_t: the trajectory is cut [T]: bootstrap, then stop.
+      gamma: discount. lam: trace.
+    """
+    delta_t = r_t + gamma * jnp.where(terminated_t, 0.0, v_t) - v_tm1
+    trace_t = gamma * lam * (1.0 - (terminated_t | cut_t).astype(r_t.dtype))
+
+    def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta, trace = step
+        advantage = delta + trace * advantage
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(back, jnp.zeros_like(delta_t[0]), (delta_t, trace_t), reverse=True)
+    return advantages
+
+
+def channel_gae(
+    rewards: Array, values: Array, next_values: Array, terminated: Array, cut: Array, gamma: float, lam: float
+) -> Array:
+    """`gae` of [T, N, C] rewards and values under [T, N] flags: [T, N, C]."""
+    one = jax.vmap(lambda r, v, nv, d, c: gae(r, v, nv, d, c, gamma, lam), in_axes=(1, 1, 1, None, None), out_axes=1)
+    return jax.vmap(one, in_axes=(1, 1, 1, 1, 1), out_axes=1)(rewards, values, next_values, terminated, cut)
+
+
+def combine(advantages: Array, weights: Array, normalize: bool = True, eps: float = 1e-8) -> Array:
+    """Policy advantage [...] from channel advantages [..., C]: each channel normalised over the batch, then summed.
+
+    The multi-critic rule of SLIM (arXiv 2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide.
+    """
+    if normalize:
+        axes = tuple(range(advantages.ndim - 1))
+        mean, std = advantages.mean(axes), advantages.std(axes)
+        advantages = (advantages - mean) / (std + eps)
+    return advantages @ weights

@@ -1,0 +1,282 @@
+"""The PPO learner: one state pytree, and two programs over it, `collect` and `update`.
+
+They are two programs because XLA's persistent cache skips programs with host callbacks: the costly update stays
+cacheable, whatever steps the physics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from repertoire.algos import normalize, ppo, rollout
+from repertoire.algos.advantages import channel_gae, combine
+from repertoire.algos.types import (
+    Array,
+    FeatureBatch,
+    LatentPrior,
+    Metrics,
+    Objective,
+    Params,
+    TrainState,
+    Transition,
+)
+
+#: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does).
+WARMUP_STEPS, WARMUP_WORLDS = 50, 256
+#: Half-width in cells (1 m) of the map of places visited in training.
+MAP = 128
+#: Decay of the running return scale per update.
+SCALE_DECAY = 0.95
+
+
+class Learner:
+    """PPO on an env, with or without a skill-discovery objective.
+
+    Args:
+      env: an `Env`. config: PPO constants. objective: intrinsic reward, or None for the env's reward alone.
+      features: names of the feature slices that the objective sees; None for all.
+      total_updates: length of training, for the learning-rate schedule.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        config: ppo.PPOConfig,
+        objective: Objective | None = None,
+        features: tuple[str, ...] | None = None,
+        total_updates: int = 1,
+    ) -> None:
+        self.env, self.config, self.objective, self.total_updates = env, config, objective, total_updates
+        self.prior: LatentPrior | None = objective.prior if objective else None
+        self.channels, self._weights = _channels(objective, config)
+        latent = self.prior.size if self.prior else 0
+        self.nets = ppo.actor_critic(env.spec, latent, len(self.channels), config)
+        self.feature_index = env.spec.obs.index("features", features)
+        self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+
+    @property
+    def steps_per_update(self) -> int:
+        """Env steps of one update."""
+        return self.config.envs * self.config.rollout
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def init(self, key: Array) -> TrainState:
+        """Initial state; runs a short random rollout to fix feature statistics. Call under `jit`."""
+        net_key, objective_key, env_key, warm_key, key = jax.random.split(key, 5)
+        params = self.nets.init(net_key)
+        objective, objective_opt = None, None
+        if self.objective is not None:
+            objective = self.objective.init(objective_key, len(self.feature_index))
+            objective_opt = self.objective.optimizer.init(objective)
+        policy_stats, critic_stats, feature_stats = self._warm_up(warm_key)
+        carry = rollout.begin(self.env, self.prior, env_key, self.config.envs)
+        return TrainState(
+            params=params,
+            opt_state=self._adam.init(params),
+            lr=jnp.asarray(self.config.lr, jnp.float32),
+            objective=objective,
+            objective_opt=objective_opt,
+            obs_stats={"policy": policy_stats, "critic": critic_stats},
+            feature_stats=feature_stats,
+            return_scale=jnp.ones(len(self.channels)),
+            envs=carry.envs,
+            z=carry.z,
+            clock=carry.clock,
+            visited=jnp.zeros((2 * MAP, 2 * MAP), bool),
+            key=key,
+            update=jnp.zeros((), jnp.int32),
+        )
+
+    def _warm_up(self, key: Array) -> tuple[Any, Any, Any]:
+        begin_key, roll_key = jax.random.split(key)
+        carry = rollout.begin(self.env, None, begin_key, WARMUP_WORLDS)
+        act = random_act(self.env.spec)
+        _, (batch, _) = rollout.collect(self.env, None, act, carry, roll_key, WARMUP_STEPS)
+
+        def stats(x: Array) -> Any:
+            return normalize.update(normalize.init(x.shape[-1]), x)
+
+        return stats(batch.obs["policy"]), stats(batch.obs["critic"]), stats(self._raw_features(batch.obs))
+
+    # -- the two programs ----------------------------------------------------------------------------------------
+
+    def collect(self, state: TrainState) -> tuple[TrainState, Transition, Metrics]:
+        """One rollout with the current policy: (state, Transition [T, N, ...], env metrics averaged)."""
+        key, roll_key = jax.random.split(state.key)
+        carry = rollout.Carry(state.envs, state.z, state.clock)
+        act = self.sampler(state.params["policy"], state.obs_stats["policy"])
+        carry, (batch, metrics) = rollout.collect(self.env, self.prior, act, carry, roll_key, self.config.rollout)
+        averages = {f"env/{k}": v.mean() for k, v in metrics.items()}
+        averages["env/diverged"] = metrics["diverged"].sum() if "diverged" in metrics else jnp.zeros(())
+        averages["env/reward"] = batch.task_reward.mean()
+        state = state.replace(envs=carry.envs, z=carry.z, clock=carry.clock, key=key)
+        return state, batch, averages
+
+    def update(self, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
+        """Learn from one rollout. Intrinsic rewards come from the objective *before* it is updated."""
+        key, shuffle_key = jax.random.split(state.key)
+        features, next_features = self.features(state, batch.obs), self.features(state, batch.next_obs)
+        rewards = self._rewards(state, batch, features, next_features)
+        advantage, target, scale = self._advantages(state, batch, rewards)
+        policy_in = self._inputs(state, "policy", batch.obs, batch.z)
+        value_in = self._inputs(state, "critic", batch.obs, batch.z)
+        data = (
+            ppo.Batch(policy_in, value_in, batch.action, batch.log_prob, advantage, target),
+            FeatureBatch(features, batch.z, next_features),
+        )
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
+        learned, metrics = self._epochs(state, flat, shuffle_key)
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics |= {f"reward/{c}": rewards[..., i].mean() for i, c in enumerate(self.channels)}
+        stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
+        visited = self._visit(state.visited, batch)
+        metrics |= {"lr": state.lr, "policy/std": _std(learned.params), "coverage/total": visited.sum()}
+        update = state.update + 1
+        return learned.replace(
+            obs_stats=stats,
+            return_scale=scale,
+            visited=visited,
+            key=key,
+            update=update,
+            lr=self._next_lr(state.lr, update, metrics["policy/kl"]),
+        ), metrics
+
+    # -- pieces --------------------------------------------------------------------------------------------------
+
+    def sampler(self, policy: Params, stats: Any) -> rollout.Act:
+        """Stochastic policy as an `Act`."""
+
+        def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
+            logits = self.nets.policy.apply(policy["net"], jnp.concatenate([normalize.apply(stats, obs), z]))
+            action = self.nets.head.sample(key, logits, policy["head"])
+            return action, self.nets.head.log_prob(action, logits, policy["head"])
+
+        return act
+
+    def features(self, state: TrainState, obs: dict[str, Array]) -> Array:
+        """Normalised features [..., F] under the fixed statistics."""
+        return normalize.apply(state.feature_stats, self._raw_features(obs), clip=None)
+
+    def _raw_features(self, obs: dict[str, Array]) -> Array:
+        return obs["features"][..., self.feature_index]
+
+    def _inputs(self, state: TrainState, group: str, obs: dict[str, Array], z: Array) -> Array:
+        return jnp.concatenate([normalize.apply(state.obs_stats[group], obs[group]), z], axis=-1)
+
+    def _rewards(self, state: TrainState, batch: Transition, features: Array, next_features: Array) -> Array:
+        """Channels [T, N, C]: the objective's, then the env's own where it counts."""
+        parts = []
+        if self.objective is not None:
+            reward = jax.vmap(jax.vmap(self.objective.reward, (None, 0, 0, 0)), (None, 0, 0, 0))
+            parts.append(reward(state.objective, features, batch.z, next_features))
+        if "task" in self.channels:
+            parts.append(batch.task_reward[..., None])
+        return jnp.concatenate(parts, axis=-1)
+
+    def _advantages(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
+        """Combined advantages [T, N], scaled value targets [T, N, C] and the new return scale [C]."""
+        cfg, params = self.config, state.params["value"]
+        values = self.nets.value.apply(params, self._inputs(state, "critic", batch.obs, batch.z))
+        last = jax.tree.map(lambda x: x[-1:], (batch.next_obs, batch.z))
+
+        def shifted() -> Array:  # within an uncut trajectory V(next_obs_t) = V(obs_{t+1})
+            tail = self.nets.value.apply(params, self._inputs(state, "critic", *last))
+            return jnp.concatenate([values[1:], tail])
+
+        def full() -> Array:
+            return self.nets.value.apply(params, self._inputs(state, "critic", batch.next_obs, batch.z))
+
+        next_values = jax.lax.cond((batch.cut | batch.terminated).any(), full, shifted)
+        values, next_values = values * state.return_scale, next_values * state.return_scale
+        advantages = channel_gae(rewards, values, next_values, batch.terminated, batch.cut, cfg.gamma, cfg.lam)
+        returns = advantages + values
+        measured = jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(returns), axis=(0, 1))), 1e-3)
+        first = state.update == 0
+        scale = jnp.where(first, measured, SCALE_DECAY * state.return_scale + (1 - SCALE_DECAY) * measured)
+        combined = combine(advantages, self._weights, cfg.normalize_advantages)
+        return combined, returns / scale, scale
+
+    def _epochs(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:
+        size = self.steps_per_update
+
+        def minibatch(state: TrainState, indices_key: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
+            indices, step_key = indices_key
+            return self._gradient_step(state, jax.tree.map(lambda x: x[indices], data), step_key)
+
+        def epoch(state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
+            order_key, step_key = jax.random.split(key)
+            order = jax.random.permutation(order_key, size).reshape(self.config.minibatches, -1)
+            return jax.lax.scan(minibatch, state, (order, jax.random.split(step_key, self.config.minibatches)))
+
+        return jax.lax.scan(epoch, state, jax.random.split(key, self.config.epochs))
+
+    def _gradient_step(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:
+        ppo_batch, feature_batch = data
+        grads, metrics = jax.grad(ppo.loss, has_aux=True)(state.params, self.nets, ppo_batch, self.config)
+        updates, opt_state = self._adam.update(grads, state.opt_state)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -state.lr * u, updates))
+        state = state.replace(params=params, opt_state=opt_state)
+        if self.objective is None:
+            return state, metrics
+        grads, more = jax.grad(self.objective.loss, has_aux=True)(state.objective, feature_batch, key)
+        updates, objective_opt = self.objective.optimizer.update(grads, state.objective_opt, state.objective)
+        objective = optax.apply_updates(state.objective, updates)
+        more = {f"{self.objective.name}/{k}": v for k, v in more.items()}
+        return state.replace(objective=objective, objective_opt=objective_opt), metrics | more
+
+    def _next_lr(self, lr: Array, update: Array, kl: Array) -> Array:
+        """Adaptive (KL) or linear learning rate."""
+        cfg = self.config
+        if cfg.target_kl > 0:
+            factor = jnp.where(kl > 2 * cfg.target_kl, 1 / 1.5, jnp.where(kl < 0.5 * cfg.target_kl, 1.5, 1.0))
+            return jnp.clip(lr * factor, 1e-5, 1e-2)
+        return cfg.lr * (1 - (1 - cfg.lr_final) * jnp.minimum(update / self.total_updates, 1.0))
+
+    def _visit(self, visited: Array, batch: Transition) -> Array:
+        """Mark the 1 m cells of the world positions in a rollout (feature slice `position`, x or x-y)."""
+        names = [s.name for s in self.env.spec.obs.groups["features"]]
+        if "position" not in names:
+            return visited
+        index = self.env.spec.obs.index("features", ("position",))
+        position = batch.next_obs["features"][..., index].reshape(-1, len(index))[:, :2]
+        cells = jnp.clip(jnp.floor(position).astype(jnp.int32) + MAP, 0, 2 * MAP - 1)
+        cells = jnp.pad(cells, ((0, 0), (0, 2 - cells.shape[1])), constant_values=MAP)
+        return visited.at[cells[:, 0], cells[:, 1]].set(True)
+
+
+def random_act(spec: Any) -> rollout.Act:
+    """The random agent: uniform actions."""
+
+    def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
+        if spec.discrete:
+            return jax.random.randint(key, (), 0, spec.discrete), jnp.zeros(())
+        return jax.random.uniform(key, (spec.action_size,), minval=-1.0, maxval=1.0), jnp.zeros(())
+
+    return act
+
+
+def zero_act(spec: Any) -> rollout.Act:
+    """The zero agent: action 0 (choice 0)."""
+    shape, dtype = ((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32)
+    return lambda key, obs, z: (jnp.zeros(shape, dtype), jnp.zeros(()))
+
+
+def _channels(objective: Objective | None, config: ppo.PPOConfig) -> tuple[tuple[str, ...], Array]:
+    """Names and advantage weights of the reward channels."""
+    names = list(objective.channels) if objective else []
+    weights = list(objective.weights) if objective else []
+    if objective is None or config.task_weight > 0:
+        names.append("task")
+        weights.append(config.task_weight if objective else 1.0)
+    return tuple(names), jnp.asarray(np.asarray(weights, np.float32))
+
+
+def _std(params: Params) -> Array:
+    head = params["policy"]["head"]
+    return jnp.exp(head["log_std"]).mean() if "log_std" in head else jnp.zeros(())

@@ -1,0 +1,68 @@
+"""Networks as (init, apply) pairs of pure functions; the only file that knows flax.linen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from repertoire.algos.types import Array, Params
+from repertoire.errors import unknown
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "swish": nn.swish,
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "tanh": jnp.tanh,
+}
+
+
+class Network(NamedTuple):
+    """A pure network: `init(key) -> params`, `apply(params, x [..., in]) -> [..., out]`."""
+
+    init: Callable[[Array], Params]
+    apply: Callable[[Params, Array], Array]
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between; orthogonal initialisation, `out_scale` on the last."""
+
+    hidden: tuple[int, ...]
+    out: int
+    activation: str
+    out_scale: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for size in self.hidden:
+            x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+            x = ACTIVATIONS[self.activation](x)
+        return nn.Dense(self.out, kernel_init=nn.initializers.orthogonal(self.out_scale))(x)
+
+
+def mlp(
+    inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish", out_scale: float = 1.0
+) -> Network:
+    """Multi-layer perceptron [..., inputs] -> [..., out]. Raises `UserError` for an unknown activation."""
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    module = MLP(tuple(hidden), out, activation, out_scale)
+
+    def init(key: Array) -> Any:
+        return module.init(key, jnp.zeros((1, inputs)))["params"]
+
+    return Network(init, lambda params, x: module.apply({"params": params}, x))
+
+
+def dense_layers(params: Params) -> list[tuple[Array, Array]]:
+    """(kernel [in, out], bias [out]) of each layer of an `mlp`, first to last."""
+    names = sorted(params, key=lambda n: int(n.rsplit("_", 1)[1]))
+    return [(params[n]["kernel"], params[n]["bias"]) for n in names]
+
+
+def count(params: Params) -> int:
+    """Number of parameters."""
+    return sum(x.size for x in jax.tree.leaves(params))

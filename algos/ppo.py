@@ -1,0 +1,127 @@
+"""PPO with several reward channels: configuration and losses. Pure; loops live in `learner`, networks in `networks`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from repertoire.algos import networks
+from repertoire.algos.distributions import Categorical, Distribution, Gaussian
+from repertoire.algos.types import Array, Metrics, Params
+from repertoire.errors import UserError
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO (Schulman et al. 2017) with per-channel critics.
+
+    Attributes:
+      envs: parallel worlds. rollout: steps per world and update. epochs, minibatches: passes over a rollout.
+      lr: Adam step size. lr_final: factor on `lr` at the end of training (linear; 1 keeps it fixed).
+      target_kl: adapt `lr` to hold this KL per update (0: off). gamma, lam: discount and GAE trace.
+      clip: ratio clip. entropy: bonus. max_grad_norm: global norm. task_weight: weight of the env's own reward as
+      a channel (the only channel without an objective). normalize_advantages: per channel, before the weighted sum.
+      hidden, activation: networks of policy and critic. init_log_std: of the Gaussian head.
+    """
+
+    envs: int = 512
+    rollout: int = 32
+    epochs: int = 2
+    minibatches: int = 8
+    lr: float = 1e-3
+    lr_final: float = 1.0
+    target_kl: float = 0.0
+    gamma: float = 0.99
+    lam: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.0
+    max_grad_norm: float = 1.0
+    task_weight: float = 0.0
+    normalize_advantages: bool = True
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "swish"
+    init_log_std: float = -0.5
+
+    def __post_init__(self) -> None:
+        for name in ("envs", "rollout", "epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise UserError(f"algo.{name} must be at least 1, got {getattr(self, name)}")
+        if (self.envs * self.rollout) % self.minibatches:
+            raise UserError(
+                f"algo.envs * algo.rollout = {self.envs * self.rollout} must be a multiple of algo.minibatches = "
+                f"{self.minibatches}"
+            )
+        if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
+            raise UserError(f"algo.gamma must lie in (0, 1] and algo.lam in [0, 1], got {self.gamma} and {self.lam}")
+        if self.lr <= 0:
+            raise UserError(f"algo.lr must be positive, got {self.lr}")
+
+
+class ActorCritic(NamedTuple):
+    """Policy network and head, and a critic with one output per reward channel."""
+
+    policy: networks.Network
+    head: Distribution
+    value: networks.Network
+
+    def init(self, key: Array) -> Params:
+        """Parameters of both."""
+        policy_key, value_key = jax.random.split(key)
+        policy = {"net": self.policy.init(policy_key), "head": self.head.extra()}
+        return {"policy": policy, "value": self.value.init(value_key)}
+
+
+def actor_critic(spec: Any, latent: int, channels: int, config: PPOConfig) -> ActorCritic:
+    """Networks for an `EnvSpec`: policy sees [policy obs, z], critic sees [critic obs, z]."""
+    head: Distribution = (
+        Categorical(spec.discrete) if spec.discrete else Gaussian(spec.action_size, config.init_log_std)
+    )
+    policy = networks.mlp(
+        spec.obs.size("policy") + latent, config.hidden, head.outputs, config.activation, out_scale=0.01
+    )
+    value = networks.mlp(spec.obs.size("critic") + latent, config.hidden, channels, config.activation)
+    return ActorCritic(policy, head, value)
+
+
+class Batch(NamedTuple):
+    """Minibatch [B, ...] of the PPO loss; inputs are normalised observations with the latent appended."""
+
+    policy_in: Array
+    value_in: Array
+    action: Array
+    log_prob: Array
+    advantage: Array  # [B] combined
+    target: Array  # [B, C] returns divided by their running scale
+
+
+def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> tuple[Array, Metrics]:
+    """Clipped surrogate + squared value error + entropy bonus, averaged over the minibatch."""
+    logits = nets.policy.apply(params["policy"]["net"], batch.policy_in)
+    extra = params["policy"]["head"]
+    log_prob = nets.head.log_prob(batch.action, logits, extra)
+    surrogate, kl, clipped = jax.vmap(clipped_surrogate, in_axes=(0, 0, 0, None))(
+        log_prob, batch.log_prob, batch.advantage, config.clip
+    )
+    values = nets.value.apply(params["value"], batch.value_in)
+    value_loss = 0.5 * jnp.square(values - batch.target).sum(-1).mean()
+    entropy = nets.head.entropy(logits, extra).mean()
+    total = -surrogate.mean() + value_loss - config.entropy * entropy
+    return total, {
+        "loss/policy": -surrogate.mean(),
+        "loss/value": value_loss,
+        "policy/entropy": entropy,
+        "policy/kl": kl.mean(),
+        "policy/clipped": clipped.mean(),
+    }
+
+
+def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: float) -> tuple[Array, ...]:
+    """(surrogate, KL estimate, clipped flag) of one sample; KL is Schulman's k3: r - 1 - log r >= 0."""
+    log_ratio = log_prob - old_log_prob
+    ratio = jnp.exp(log_ratio)
+    bounded = jnp.clip(ratio, 1 - clip, 1 + clip)
+    surrogate = jnp.minimum(ratio * advantage, bounded * advantage)
+    return surrogate, ratio - 1 - log_ratio, (jnp.abs(ratio - 1) > clip).astype(jnp.float32)

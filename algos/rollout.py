@@ -1,0 +1,71 @@
+"""Rollouts: an actor scanned over many worlds. Runs at the rate of the physics; nothing else happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from repertoire.algos.types import Array, LatentPrior, Transition
+
+#: (key, policy observation [P], latent [D]) -> (action, log probability []).
+Act = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+@struct.dataclass
+class Carry:
+    """What a rollout hands on: env states [N], latents [N, D] and their clocks [N]."""
+
+    envs: Any
+    z: Array
+    clock: Array
+
+
+def begin(env: Any, prior: LatentPrior | None, key: Array, worlds: int) -> Carry:
+    """Fresh episodes and latents in `worlds` worlds."""
+    env_key, z_key = jax.random.split(key)
+    envs = jax.vmap(env.reset)(jax.random.split(env_key, worlds))
+    return Carry(envs, draw(prior, z_key, worlds), jnp.full(worlds, _hold(prior), jnp.int32))
+
+
+def draw(prior: LatentPrior | None, key: Array, worlds: int) -> Array:
+    """One latent per world [N, D]; [N, 0] without prior."""
+    if prior is None:
+        return jnp.zeros((worlds, 0))
+    return jax.vmap(prior.sample)(jax.random.split(key, worlds))
+
+
+def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Array, steps: int) -> tuple[Carry, Any]:
+    """`steps` steps in every world: (carry, (Transition [T, N, ...], env metrics [T, N]))."""
+
+    def step(carry: Carry, key: Array) -> tuple[Carry, tuple[Transition, dict[str, Array]]]:
+        worlds = carry.clock.shape[0]
+        act_key, z_key = jax.random.split(key)
+        obs = carry.envs.obs
+        action, log_prob = jax.vmap(act)(jax.random.split(act_key, worlds), obs["policy"], carry.z)
+        stepped = jax.vmap(env.step)(carry.envs, action)
+        done = stepped.terminated | stepped.truncated
+        switch = done | (carry.clock == 1)
+        z = jnp.where(switch[:, None], draw(prior, z_key, worlds), carry.z)
+        clock = jnp.where(switch, _hold(prior), carry.clock - 1)
+        transition = Transition(
+            obs=obs,
+            next_obs=stepped.obs,
+            z=carry.z,
+            action=action,
+            log_prob=log_prob,
+            task_reward=stepped.reward,
+            terminated=stepped.terminated,
+            cut=stepped.truncated | switch,
+        )
+        envs = jax.vmap(env.reset_where)(done, stepped)
+        return Carry(envs, z, clock), (transition, stepped.metrics)
+
+    return jax.lax.scan(step, carry, jax.random.split(key, steps))
+
+
+def _hold(prior: LatentPrior | None) -> int:
+    return prior.hold if prior is not None and prior.hold > 0 else 0

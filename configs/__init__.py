@@ -1,0 +1,1 @@
+"""Hydra config groups and their typed schema, as package data."""

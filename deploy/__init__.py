@@ -1,0 +1,1 @@
+"""Export, the dependency-light runner, and sim-to-sim replay."""

@@ -1,0 +1,1 @@
+"""Worlds: physics backends, robots, tasks, randomisation and adapters."""

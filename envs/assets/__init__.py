@@ -1,0 +1,1 @@
+"""Robot and scene models (MJCF), as package data."""

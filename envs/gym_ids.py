@@ -1,0 +1,32 @@
+"""Gymnasium ids of all envs. Imported by `import repertoire`, so it knows names only: no JAX, no MuJoCo."""
+
+from __future__ import annotations
+
+import gymnasium
+
+#: Names of `registry.TASKS`, in its order; a test holds the two equal.
+NAMES = ("ant",)
+
+NAMESPACE, VERSION = "repertoire", 0
+_MODULE = "repertoire.envs.gym_env"
+
+
+def gym_id(name: str) -> str:
+    """Gymnasium id of registry name `name`: `ant_multi_goals` -> `repertoire/AntMultiGoals-v0`."""
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    return f"{NAMESPACE}/{camel}-v{VERSION}"
+
+
+def register() -> None:
+    """Register every env with Gymnasium, once: `gymnasium.make` gives one world, `make_vec` one batched simulation.
+
+    No `max_episode_steps` is registered, because the envs truncate by themselves after `episode_length` steps.
+    """
+    for name in NAMES:
+        if gym_id(name) not in gymnasium.registry:
+            gymnasium.register(
+                id=gym_id(name),
+                entry_point=f"{_MODULE}:GymEnv",
+                vector_entry_point=f"{_MODULE}:GymVectorEnv",
+                kwargs={"env_name": name},
+            )

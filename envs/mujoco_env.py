@@ -1,0 +1,126 @@
+"""`Env` = task + physics backend. Pure functions over `State`; the same code on all backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.envs.task import Task
+from repertoire.envs.types import Array, Data, EnvSpec, Observation, Physics, State
+
+#: Beyond this a position or velocity counts as diverged; mj_step itself gives up at 1e10.
+DIVERGED = 1e6
+
+
+def tree_where(mask: Array, on_true: Any, on_false: Any) -> Any:
+    """Leaf-wise `jnp.where` with a scalar `mask`; typed PRNG keys are leaves too."""
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), on_true, on_false)
+
+
+class MujocoEnv:
+    """One task on one backend.
+
+    Args:
+      task: the task.
+      physics: a backend built from `task.model` and `task.fields`.
+    """
+
+    def __init__(self, task: Task, physics: Physics) -> None:
+        self.task, self.physics = task, physics
+        low, high = task.action_limits()
+        self.spec = EnvSpec(
+            name=task.name,
+            obs=task.obs_spec(),
+            action_size=len(low),
+            action_names=task.action_names(),
+            action_low=low,
+            action_high=high,
+            dt=task.substeps * float(physics.model.opt.timestep),
+            physics_dt=float(physics.model.opt.timestep),
+            episode_length=task.episode_length,
+        )
+        noise = [np.full(s.size, s.noise * s.scale) for s in self.spec.obs.groups["policy"]]
+        self._noise = np.concatenate(noise).astype(np.float32)
+
+    def reset(self, key: Array) -> State:
+        """Fresh episode."""
+        key, start_key = jax.random.split(key)
+        start = self.task.start(start_key)
+        data = self.physics.init(start.qpos, start.qvel, start.overrides)
+        return self._begin(key, data)
+
+    def step(self, state: State, action: Array) -> State:
+        """One control step. A world whose physics diverges keeps its last finite state, earns nothing and truncates."""
+        key, memory_key, noise_key = jax.random.split(state.key, 3)
+        action = jnp.clip(action, -1.0, 1.0)
+        ctrl = self.task.control(action, state.data, state.memory)
+        data = self.physics.step(state.data, ctrl, self.task.substeps)
+        diverged = _diverged(data)
+        data = tree_where(diverged, state.data, data)
+        t = state.t + 1
+        memory = self.task.advance(memory_key, state.data, data, action, state.memory, t)
+        terms = self.task.terms(state.data, data, action, state.memory)
+        reward, metrics = self._reward(terms, diverged)
+        return State(
+            data=data,
+            obs=self._observe(noise_key, data, memory),
+            reward=reward,
+            terminated=self.task.terminated(data, memory) & ~diverged,
+            truncated=(t >= self.task.episode_length) | diverged,
+            metrics={**metrics, **self.task.measure(data, memory), "diverged": diverged.astype(jnp.float32)},
+            memory=memory,
+            key=key,
+            t=t,
+        )
+
+    def reset_where(self, mask: Array, state: State) -> State:
+        """A fresh, newly drawn episode where `mask`."""
+        key, start_key = jax.random.split(state.key)
+        start = self.task.start(start_key)
+        data = self.physics.reset_where(mask, state.data, start)
+        fresh = self._begin(key, data)
+        kept = {"reward": state.reward, "metrics": state.metrics}
+        return tree_where(mask, fresh.replace(**kept), state.replace(key=key)).replace(data=data)
+
+    def _begin(self, key: Array, data: Data) -> State:
+        key, memory_key, noise_key = jax.random.split(key, 3)
+        memory = self.task.remember(memory_key, data)
+        zero, false = jnp.zeros(()), jnp.zeros((), bool)
+        names = jax.eval_shape(self._metric_names, data, memory)
+        return State(
+            data=data,
+            obs=self._observe(noise_key, data, memory),
+            reward=zero,
+            terminated=false,
+            truncated=false,
+            metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), names),
+            memory=memory,
+            key=key,
+            t=jnp.zeros((), jnp.int32),
+        )
+
+    def _metric_names(self, data: Data, memory: Any) -> dict[str, Array]:
+        action = jnp.zeros(self.spec.action_size)
+        terms = self.task.terms(data, data, action, memory)
+        _, metrics = self._reward(terms, jnp.zeros((), bool))
+        return {**metrics, **self.task.measure(data, memory), "diverged": jnp.zeros(())}
+
+    def _reward(self, terms: dict[str, Array], diverged: Array) -> tuple[Array, dict[str, Array]]:
+        weighted = {k: jnp.where(diverged, 0.0, self.task.weights.get(k, 0.0) * v) for k, v in terms.items()}
+        total = sum(weighted.values(), start=jnp.zeros(()))
+        return total, {f"reward/{k}": v for k, v in weighted.items()}
+
+    def _observe(self, key: Array, data: Data, memory: Any) -> Observation:
+        obs = self.spec.obs.build(self.task.observe(data, memory))
+        if self._noise.any():
+            noise = jax.random.uniform(key, self._noise.shape, minval=-1.0, maxval=1.0)
+            obs["policy"] = obs["policy"] + noise * self._noise
+        return obs
+
+
+def _diverged(data: Data) -> Array:
+    values = jnp.concatenate([data.qpos, data.qvel])
+    return ~(jnp.abs(values) < DIVERGED).all()  # NaN compares false, so it counts

@@ -1,0 +1,38 @@
+"""Physics backends behind one protocol: `native` (C MuJoCo threads), `mjx` (JAX), `warp` (MJX on NVIDIA GPUs)."""
+
+from __future__ import annotations
+
+import jax
+import mujoco
+
+from repertoire.envs.types import Physics
+from repertoire.errors import UserError, unknown
+
+BACKENDS = ("native", "warp", "mjx")
+
+
+def resolve(name: str) -> str:
+    """Backend that `name` stands for here; `auto` picks warp on an NVIDIA GPU, mjx on a TPU, native on a CPU."""
+    platform = jax.default_backend()
+    if name == "auto":
+        return {"gpu": "warp", "cuda": "warp", "cpu": "native"}.get(platform, "mjx")
+    if name not in BACKENDS:
+        raise unknown("physics backend", name, (*BACKENDS, "auto"))
+    if name == "warp" and platform not in ("gpu", "cuda"):
+        raise UserError(
+            "physics=warp needs an NVIDIA GPU that JAX can see (found: "
+            f"{platform}); install the 'cuda' extra, or use physics=native on this machine"
+        )
+    return name
+
+
+def make(name: str, model: mujoco.MjModel, fields: tuple[str, ...]) -> Physics:
+    """Build a backend for `model` that reads back `fields`. Raises `UserError` for what it cannot do here."""
+    name = resolve(name)
+    if name == "native":
+        from repertoire.envs.physics.native import NativePhysics
+
+        return NativePhysics(model, fields)
+    from repertoire.envs.physics.mjx import MjxPhysics
+
+    return MjxPhysics(model, fields, impl="warp" if name == "warp" else "jax")

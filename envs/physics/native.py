@@ -1,0 +1,135 @@
+"""C MuJoCo on a thread pool as a pure, `vmap`-able JAX function (default where there is only a CPU).
+
+The exact float64 integration state of a world travels through JAX bit-cast to uint32, so a step is a pure function
+of its arguments, bit-identical at any thread count, and a checkpoint of it resumes exactly. `vmap_method=
+"broadcast_all"` turns any nest of `vmap`s (seeds x worlds) into one call on the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from repertoire.envs.types import Array, Data, Start
+
+_READ = ("time", "qpos", "qvel")
+
+
+class NativePhysics:
+    """`Physics` on `mujoco.batch.Batch`.
+
+    Args:
+      model: compiled model; copied, with MuJoCo's silent auto-reset switched off so that divergence stays visible.
+      fields: derived fields of `Data` to read back besides time, qpos and qvel.
+      threads: pool size, 0 for one per core.
+    """
+
+    name = "native"
+
+    def __init__(self, model: mujoco.MjModel, fields: tuple[str, ...] = (), threads: int = 0) -> None:
+        self.model = model.__copy__()
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self._fields = (*_READ, *fields)
+        self._threads = threads
+        self._lock = threading.Lock()
+        data = mujoco.MjData(self.model)
+        self._nstate = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION)
+        shapes = {f: np.shape(getattr(data, f)) for f in self._fields}
+        self._out = {
+            "row": jax.ShapeDtypeStruct((2 * self._nstate,), jnp.uint32),
+            **{f: jax.ShapeDtypeStruct(s, jnp.float32) for f, s in shapes.items()},
+        }
+        self._batches: dict[tuple[Any, ...], Batch] = {}
+
+    def init(self, qpos: Array, qvel: Array, overrides: Mapping[str, Array] | None = None) -> Data:
+        """World at (qpos, qvel) with forward kinematics and dynamics computed (one `mj_forward`)."""
+        over = dict(overrides or {})
+        return self._data(self._call(self._host_reset, jnp.ones((), bool), qpos, qvel, over), over)
+
+    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
+        """`substeps` calls of `mj_step` under constant `ctrl`."""
+        host = functools.partial(self._host_step, substeps)
+        return self._data(self._call(host, data.backend, ctrl, data.overrides), data.overrides)
+
+    def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
+        """Fresh world where `mask`; only masked worlds cost physics time."""
+        over = {k: jnp.where(mask, fresh.overrides[k], v) for k, v in data.overrides.items()}
+        out = self._call(self._host_reset, mask, fresh.qpos, fresh.qvel, over)
+        return jax.tree.map(lambda new, old: jnp.where(mask, new, old), self._data(out, over), data)
+
+    def _call(self, host: Any, *args: Any) -> dict[str, Array]:
+        return jax.pure_callback(host, self._out, *args, vmap_method="broadcast_all")
+
+    @staticmethod
+    def _data(out: dict[str, Array], overrides: dict[str, Array]) -> Data:
+        fields = {k: v for k, v in out.items() if k != "row"}
+        return Data(backend=out["row"], overrides=overrides, **fields)
+
+    # -- host side: numpy only -----------------------------------------------------------------------------------
+
+    def _host_step(self, substeps: int, rows: Any, ctrl: Any, overrides: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        rows, ctrl = np.asarray(rows), np.asarray(ctrl)
+        lead, n = rows.shape[:-1], int(np.prod(rows.shape[:-1]))
+        with self._lock:
+            batch = self._batch(n, overrides)
+            batch.state[:] = np.ascontiguousarray(rows).view(np.float64).reshape(n, self._nstate)
+            batch.bind("ctrl")[:] = ctrl.reshape(n, -1)
+            self._override(batch, overrides, None)
+            batch.step(nstep=substeps)
+            return self._read(batch, lead)
+
+    def _host_reset(self, mask: Any, qpos: Any, qvel: Any, overrides: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        mask = np.asarray(mask)
+        lead, n = mask.shape, int(np.prod(mask.shape))
+        ids = np.flatnonzero(mask.reshape(n)).astype(np.int32)
+        if ids.size == 0:  # the caller selects its old values, whatever these are
+            return {k: np.zeros(lead + s.shape, s.dtype) for k, s in self._out.items()}
+        with self._lock:
+            batch = self._batch(n, overrides)
+            self._override(batch, overrides, ids)
+            batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+            batch.bind("qpos")[ids] = np.asarray(qpos).reshape(n, -1)[ids]
+            batch.bind("qvel")[ids] = np.asarray(qvel).reshape(n, -1)[ids]
+            batch.forward(ids)
+            return self._read(batch, lead)
+
+    def _batch(self, n: int, overrides: Mapping[str, Any]) -> Batch:
+        """One pool per (number of worlds, overridden fields): expanded fields of one never leak into another."""
+        key = (n, *sorted(overrides))
+        if key not in self._batches:
+            batch = Batch(self.model, n, self._threads)
+            for name in self._fields:
+                batch.bind(name)
+            for name in overrides:
+                batch.expand(name)
+            self._batches[key] = batch
+        return self._batches[key]
+
+    @staticmethod
+    def _override(batch: Batch, overrides: Mapping[str, Any], ids: np.ndarray | None) -> None:
+        """Write per-world model fields; constants derived from them follow, only where a value changed."""
+        changed = np.zeros(batch.nsim, bool)
+        for name, value in overrides.items():
+            current = batch.expand(name)
+            new = np.asarray(value).reshape(current.shape).astype(current.dtype)
+            differs = (current != new).reshape(batch.nsim, -1).any(axis=1)
+            if ids is not None:
+                differs &= np.isin(np.arange(batch.nsim), ids)
+            current[differs] = new[differs]
+            changed |= differs
+        if changed.any():
+            batch.set_const(np.flatnonzero(changed).astype(np.int32))
+
+    def _read(self, batch: Batch, lead: tuple[int, ...]) -> dict[str, np.ndarray]:
+        out = {"row": batch.state.copy().view(np.uint32).reshape(*lead, 2 * self._nstate)}
+        for name in self._fields:
+            out[name] = batch.bind(name).astype(np.float32).reshape(lead + self._out[name].shape)
+        return out

@@ -1,0 +1,129 @@
+"""A task as data and small pure functions: model, start, control, observation, reward terms, termination.
+
+A task is a frozen dataclass; its fields are its options (`env.<option>=value` on the command line). It never steps
+physics itself: `MujocoEnv` does, on any backend.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+
+from repertoire.envs.types import Array, Data, ObsSpec, Start, State
+from repertoire.errors import UserError
+
+#: (position [3] m, radius m, rgba) of a sphere drawn into videos.
+Marker = tuple[tuple[float, float, float], float, tuple[float, float, float, float]]
+
+
+@struct.dataclass
+class NoMemory:
+    """Memory of tasks that need none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Base of all tasks. Unbatched; arrays are JAX arrays.
+
+    Attributes:
+      episode_length: control steps until truncation.
+      weights: reward term -> weight; terms with weight 0 are still reported.
+      fields: derived `Data` fields the task reads.
+      substeps: physics steps per control step (decimation).
+    """
+
+    episode_length: int = 200
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    name: ClassVar[str] = ""
+    doc: ClassVar[str] = ""
+    fields: ClassVar[tuple[str, ...]] = ()
+    substeps: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Reject impossible options with a `UserError`; subclasses add their own and call this one."""
+        at_least(self.name, 1, episode_length=self.episode_length)
+
+    def build(self) -> mujoco.MjModel:
+        """Compile the model. Called once."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def model(self) -> mujoco.MjModel:
+        """The compiled model."""
+        return self.build()
+
+    def obs_spec(self) -> ObsSpec:
+        """Declared observation groups."""
+        raise NotImplementedError
+
+    def start(self, key: Array) -> Start:
+        """Draw the start of an episode."""
+        raise NotImplementedError
+
+    def remember(self, key: Array, data: Data) -> Any:
+        """Memory at the start of an episode (commands, clocks): a `flax.struct` dataclass."""
+        return NoMemory()
+
+    def control(self, action: Array, data: Data, memory: Any) -> Array:
+        """Actuator controls [nu] for `action` in [-1, 1]; by default scaled to `actuator_ctrlrange`."""
+        low, high = (jnp.asarray(self.model.actuator_ctrlrange[:, i], jnp.float32) for i in (0, 1))
+        return low + (action + 1) * 0.5 * (high - low)
+
+    def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
+        """Memory after the step; `t` [] is the number of control steps since the episode began, after this one."""
+        return memory
+
+    def observe(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Raw value of every slice that `obs_spec` names."""
+        raise NotImplementedError
+
+    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
+        """Unweighted reward terms of the step, [] each; `memory` is the one the action was chosen under."""
+        return {}
+
+    def measure(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Task metrics after the step, [] each."""
+        return {}
+
+    def terminated(self, data: Data, memory: Any) -> Array:
+        """Whether the MDP ended."""
+        return jnp.zeros((), bool)
+
+    def markers(self, state: State) -> list[Marker]:
+        """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
+        return []
+
+    def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Actuator units at action -1 and +1."""
+        low, high = self.model.actuator_ctrlrange.T
+        return tuple(map(float, low)), tuple(map(float, high))
+
+    def action_names(self) -> tuple[str, ...]:
+        """Actuator names, `actuator<i>` where the model gives none (then its joint's name)."""
+        return tuple(_actuator_name(self.model, i) for i in range(self.model.nu))
+
+
+def at_least(env: str, low: float, **values: float) -> None:
+    """`UserError` for the first of `values` (option name -> value) that is no number of at least `low`."""
+    for option, value in values.items():
+        if not low <= value < float("inf"):  # NaN compares false, so it is refused too
+            raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+
+
+def _actuator_name(model: mujoco.MjModel, i: int) -> str:
+    name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i)
+    joint = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[i, 0]))
+    return name or joint or f"actuator{i}"
+
+
+def uniform_start(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """(qpos0 [nq], zeros [nv]) of a model, float32."""
+    return model.qpos0.astype(np.float32), np.zeros(model.nv, np.float32)

@@ -1,0 +1,1 @@
+"""Robots and tasks, one small file per family."""

@@ -1,0 +1,185 @@
+"""The contracts of `envs`: physics data, declared observations, environment state and the `Env` protocol.
+
+Everything here is written for *one* world; many worlds are a `jax.vmap` away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+
+Array = jax.Array
+Observation = dict[str, Array]
+
+#: Observation groups every env declares: what runs on the robot, what only the critic sees, what objectives see.
+GROUPS = ("policy", "critic", "features")
+
+
+@struct.dataclass
+class Data:
+    """Physics state of one world, as tasks read it. Unrequested fields are `None` (see `Task.fields`).
+
+    Positions are metres, velocities m/s or rad/s, quaternions w-first. As with `mj_step`, derived fields
+    (`xpos`, `xquat`, `site_xpos`, `sensordata`, `actuator_force`) lag `qpos` by one physics substep, on every backend.
+    """
+
+    time: Array  # [] s
+    qpos: Array  # [nq]
+    qvel: Array  # [nv]
+    backend: Any  # opaque: the engine's own exact state
+    overrides: dict[str, Array] = struct.field(default_factory=dict)  # per-world model fields
+    xpos: Array | None = None  # [nbody, 3]
+    xquat: Array | None = None  # [nbody, 4]
+    site_xpos: Array | None = None  # [nsite, 3]
+    sensordata: Array | None = None  # [nsensordata]
+    actuator_force: Array | None = None  # [nu]
+    subtree_com: Array | None = None  # [nbody, 3] m: centre of mass of each body's subtree
+    cfrc_ext: Array | None = None  # [nbody, 6] N m, N: external contact wrench
+
+
+class Physics(Protocol):
+    """A physics backend bound to one model. All methods are pure, unbatched and `vmap`-able."""
+
+    name: str
+    model: mujoco.MjModel
+
+    def init(self, qpos: Array, qvel: Array, overrides: Mapping[str, Array] | None = None) -> Data:
+        """World at (qpos [nq], qvel [nv]), with kinematics computed; `overrides` maps model fields to values."""
+        ...
+
+    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
+        """Advance by `substeps` physics steps under constant `ctrl` [nu]."""
+        ...
+
+    def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
+        """`init(fresh)` where `mask` [] is true, `data` unchanged elsewhere; cheap when the mask is mostly false."""
+        ...
+
+
+@struct.dataclass
+class Start:
+    """Where an episode starts: qpos [nq], qvel [nv] and per-world model overrides."""
+
+    qpos: Array
+    qvel: Array
+    overrides: dict[str, Array] = struct.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One named part of an observation group.
+
+    Attributes:
+      name: key of the value in `Task.observe`.
+      size: number of entries.
+      unit: physical unit, for the docs and the export contract.
+      scale: factor applied before concatenation.
+      noise: half-width of uniform sensor noise, in the slice's own unit (0 = none).
+    """
+
+    name: str
+    size: int
+    unit: str = "1"
+    scale: float = 1.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class ObsSpec:
+    """Declared observation: for each group an ordered tuple of slices. It builds observations, contracts and docs."""
+
+    groups: Mapping[str, tuple[Slice, ...]]
+
+    def size(self, group: str) -> int:
+        """Length of the concatenated vector of `group`."""
+        return sum(s.size for s in self.groups[group])
+
+    def index(self, group: str, names: tuple[str, ...] | None = None) -> np.ndarray:
+        """Indices into `group` of the named slices (all when `names` is None). Raises KeyError on an unknown name."""
+        offsets, start = {}, 0
+        for s in self.groups[group]:
+            offsets[s.name] = np.arange(start, start + s.size)
+            start += s.size
+        chosen = tuple(offsets) if names is None else names
+        missing = [n for n in chosen if n not in offsets]
+        if missing:
+            raise KeyError(f"{group} has no slice {missing[0]!r}; it has {', '.join(offsets)}")
+        return np.concatenate([offsets[n] for n in chosen]) if chosen else np.zeros(0, int)
+
+    def build(self, values: Mapping[str, Array]) -> Observation:
+        """Concatenate scaled slices of `values` into one float32 vector per group."""
+
+        def group(slices: tuple[Slice, ...]) -> Array:
+            parts = [jnp.ravel(values[s.name]).astype(jnp.float32) * s.scale for s in slices]
+            return jnp.concatenate(parts) if parts else jnp.zeros(0, jnp.float32)
+
+        return {name: group(slices) for name, slices in self.groups.items()}
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a learner, a library entry or an exporter must know of an env without stepping it.
+
+    Attributes:
+      name: registry name. obs: declared observation groups.
+      action_size: length of the action vector, in [-1, 1] per entry (the env maps it to actuator units).
+      action_names: one name per entry (actuators).
+      action_low, action_high: actuator units at action -1 and +1.
+      dt: control period, s. physics_dt: integrator step, s. episode_length: steps until truncation.
+      discrete: number of choices where the action is one int32 index instead of a vector (0: a vector).
+    """
+
+    name: str
+    obs: ObsSpec
+    action_size: int
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    dt: float
+    physics_dt: float
+    episode_length: int
+    discrete: int = 0
+
+
+@struct.dataclass
+class State:
+    """Environment state of one world.
+
+    `obs` is the observation *after* the step and before any reset, so it is the true next observation of the
+    transition that produced this state; `Env.reset_where` starts the next episode afterwards.
+    """
+
+    data: Data
+    obs: Observation
+    reward: Array  # [] weighted sum of the terms
+    terminated: Array  # [] bool: the MDP ended
+    truncated: Array  # [] bool: time ran out (or the physics diverged): bootstrap
+    metrics: dict[str, Array]  # "reward/<term>" (weighted) and task metrics, all []
+    memory: Any  # the task's own typed struct
+    key: Array  # typed PRNG key
+    t: Array  # [] int32 control steps since the episode began
+
+
+class Env(Protocol):
+    """An environment: pure functions over `State`, unbatched."""
+
+    spec: EnvSpec
+
+    def reset(self, key: Array) -> State:
+        """Fresh episode."""
+        ...
+
+    def step(self, state: State, action: Array) -> State:
+        """One control step, no reset. `action` [action_size] is clipped to [-1, 1] inside."""
+        ...
+
+    def reset_where(self, mask: Array, state: State) -> State:
+        """A fresh, newly drawn episode where `mask` is true; `state` elsewhere."""
+        ...

@@ -1,0 +1,1 @@
+"""Skills: discovery objectives, latent priors, the frozen skill and the library."""

@@ -1,0 +1,114 @@
+"""Priors over skill latents, with the clock that redraws them inside an episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.algos.types import Array
+from repertoire.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Base of the priors.
+
+    Attributes:
+      size: length of the latent. hold: control steps until it is redrawn (0: once per episode).
+    """
+
+    size: int = 2
+    hold: int = 0
+    kind: ClassVar[str] = ""
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.hold < 0:
+            raise UserError(f"a latent needs size >= 1 and hold >= 0, got size={self.size}, hold={self.hold}")
+
+    def sample(self, key: Array) -> Array:
+        """One latent [size]."""
+        raise NotImplementedError
+
+    def project(self, z: Array) -> Array:
+        """Nearest latent of the prior's support to a vector [size] (what a controller's output is mapped by)."""
+        return z
+
+    def spread(self, count: int) -> np.ndarray:
+        """`count` latents that cover the prior, [count, size]: for skill grids and 2-D plots."""
+        return np.asarray(jax.vmap(self.sample)(jax.random.split(jax.random.key(0), count)))
+
+
+@dataclass(frozen=True)
+class Sphere(Prior):
+    """Uniform on the unit sphere (METRA's continuous skills)."""
+
+    kind: ClassVar[str] = "sphere"
+
+    def sample(self, key: Array) -> Array:
+        """Unit vector."""
+        return self.project(jax.random.normal(key, (self.size,)))
+
+    def project(self, z: Array) -> Array:
+        """z / |z|; the first axis for a zero vector."""
+        norm = jnp.linalg.norm(z)
+        unit = jnp.zeros(self.size).at[0].set(1.0)
+        return jnp.where(norm > 1e-6, z / jnp.maximum(norm, 1e-6), unit)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Evenly spaced directions in 2-D, random ones above."""
+        if self.size != 2:
+            return super().spread(count)
+        angle = 2 * np.pi * np.arange(count) / count
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Gaussian(Prior):
+    """Standard normal (LSD's and continuous DIAYN's skills)."""
+
+    kind: ClassVar[str] = "gaussian"
+
+    def sample(self, key: Array) -> Array:
+        """N(0, I)."""
+        return jax.random.normal(key, (self.size,))
+
+
+@dataclass(frozen=True)
+class OneHot(Prior):
+    """Uniform over `size` one-hot vectors (DIAYN)."""
+
+    kind: ClassVar[str] = "one_hot"
+    discrete: ClassVar[bool] = True
+
+    def sample(self, key: Array) -> Array:
+        """One-hot vector."""
+        return jax.nn.one_hot(jax.random.randint(key, (), 0, self.size), self.size)
+
+    def project(self, z: Array) -> Array:
+        """One-hot of the arg max."""
+        return jax.nn.one_hot(jnp.argmax(z), self.size)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Each skill in turn."""
+        return np.eye(self.size, dtype=np.float32)[np.arange(count) % self.size]
+
+
+KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Gaussian, OneHot)}
+
+
+def make_prior(kind: str, size: int, hold: int = 0) -> Prior:
+    """Prior by name. Raises `UserError` for an unknown kind or impossible sizes."""
+    if kind not in KINDS:
+        raise unknown("latent prior", kind, KINDS)
+    return KINDS[kind](size, hold)
+
+
+def centred_one_hot(z: Array) -> Array:
+    """One-hot [K] -> +1 on the chosen entry, -1/(K-1) elsewhere (LSD; METRA's discrete skills)."""
+    k = z.shape[-1]
+    return (z * k - 1.0) / (k - 1)
