@@ -130,7 +130,7 @@ class Learner:
             ppo.Batch(policy_in, value_in, batch.action, batch.log_prob, advantage, target),
             FeatureBatch(features, batch.z, next_features),
         )
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
+        flat = jax.tree.map(lambda x: x.reshape(self.steps_per_update, *x.shape[2:]), data)
         learned, metrics = self._epochs(state, flat, shuffle_key)
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics |= {f"reward/{c}": rewards[..., i].mean() for i, c in enumerate(self.channels)}

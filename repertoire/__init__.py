@@ -1,7 +1,7 @@
 """Robot skills without rewards: discovered in vectorized simulation, frozen, composed, exported.
 
-The public names and the rooms (`repertoire.envs`, `repertoire.algos`, ...) load on first use: importing this package
-loads neither JAX nor MuJoCo, so `repertoire --help` stays fast. It registers the Gymnasium ids.
+The public names and the rooms (`repertoire.envs`, `repertoire.algos`, ...) load on first use: importing this
+package loads neither JAX nor MuJoCo, so `repertoire --help` stays fast. It registers the Gymnasium ids.
 """
 
 from __future__ import annotations
@@ -44,12 +44,8 @@ def __dir__() -> list[str]:
 
 
 def _register_gymnasium_ids() -> None:
-    try:
-        from repertoire.envs.gym_ids import register
-    except ModuleNotFoundError as error:
-        if error.name != "repertoire.envs.gym_ids":
-            raise
-        return
+    from repertoire.envs.gym_ids import register
+
     register()
 
 
