@@ -75,7 +75,7 @@ class Learner:
             objective = self.objective.init(objective_key, len(self.feature_index))
             objective_opt = self.objective.optimizer.init(objective)
         policy_stats, critic_stats, feature_stats = self._warm_up(warm_key)
-        carry = rollout.begin(self.env, self.prior, env_key, self.config.envs)
+        carry = self._stagger(rollout.begin(self.env, self.prior, env_key, self.config.envs), env_key)
         return TrainState(
             params=params,
             opt_state=self._adam.init(params),
@@ -92,6 +92,13 @@ class Learner:
             key=key,
             update=jnp.zeros((), jnp.int32),
         )
+
+    def _stagger(self, carry: rollout.Carry, key: Array) -> rollout.Carry:
+        """First episodes end at spread-out times, so that a rollout holds all phases of an episode."""
+        if not self.config.stagger:
+            return carry
+        t = jax.random.randint(jax.random.fold_in(key, 1), carry.clock.shape, 0, self.env.spec.episode_length)
+        return carry.replace(envs=carry.envs.replace(t=t))
 
     def _warm_up(self, key: Array) -> tuple[Any, Any, Any]:
         begin_key, roll_key = jax.random.split(key)

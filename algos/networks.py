@@ -63,6 +63,14 @@ def dense_layers(params: Params) -> list[tuple[Array, Array]]:
     return [(params[n]["kernel"], params[n]["bias"]) for n in names]
 
 
+def apply_layers(layers: list[tuple[Array, Array]], x: Array, activation: str) -> Array:
+    """What `mlp(...).apply` computes, from `dense_layers`: [..., in] -> [..., out]."""
+    for kernel, bias in layers[:-1]:
+        x = ACTIVATIONS[activation](x @ kernel + bias)
+    kernel, bias = layers[-1]
+    return x @ kernel + bias
+
+
 def count(params: Params) -> int:
     """Number of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))

@@ -25,6 +25,7 @@ class PPOConfig:
       clip: ratio clip. entropy: bonus. max_grad_norm: global norm. task_weight: weight of the env's own reward as
       a channel (the only channel without an objective). normalize_advantages: per channel, before the weighted sum.
       hidden, activation: networks of policy and critic. init_log_std: of the Gaussian head.
+      stagger: start the first episodes at random times, so that rollouts hold all phases of an episode.
     """
 
     envs: int = 512
@@ -44,6 +45,7 @@ class PPOConfig:
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "swish"
     init_log_std: float = -0.5
+    stagger: bool = True
 
     def __post_init__(self) -> None:
         for name in ("envs", "rollout", "epochs", "minibatches"):

@@ -1,17 +1,20 @@
 """Our envs as Gymnasium envs: `GymEnv` is one world, `GymVectorEnv` one batched simulation of many.
 
-Both run the same jitted programs over a batch, so that a world of the vector env and the single env that was given
-the same seed and actions go through the same episodes, those after a reset included.
+Both run the same jitted programs over a batch, so that a world of the vector env and the single env that was
+given the same seed and actions go through the same episodes, those after a reset included.
 """
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
 import importlib
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -30,24 +33,26 @@ from repertoire.envs.types import Array, EnvSpec, State
 from repertoire.errors import UserError, unknown
 
 OBS_MODES = ("policy", "dict")
+_OUTCOME = ("obs", "reward", "terminated", "truncated", "metrics")
 _MODES = {mode.value: mode for mode in AutoresetMode}
+#: How far the camera is at most from a robot that it follows, m.
+FOLLOW_M = 9.0
 _NO_DISPLAY = (
-    "render_mode='human' opens a window and there is no display here (DISPLAY and WAYLAND_DISPLAY are not set): "
-    "use render_mode='rgb_array'"
+    "render_mode='human' needs a display, and DISPLAY and WAYLAND_DISPLAY are not set: use render_mode='rgb_array'"
 )
-_NO_GL = "render_mode='rgb_array' needs OpenGL ({}): install libegl1 and libgl1, or set MUJOCO_GL=osmesa with libosmesa6"
+_NO_GL = (
+    "render_mode='rgb_array' needs OpenGL ({}): install libegl1 and libgl1, or set MUJOCO_GL=osmesa with libosmesa6"
+)
 
 
 class Programs(NamedTuple):
     """The env and its jitted programs over worlds [N]."""
 
     env: MujocoEnv
-    reset: Callable[[Array], State]  # key words [N, 2] uint32
-    step: Callable[[State, Array], State]  # state, actions [N, A]
-    restart: Callable[
-        [State, Array, Array, Array], State
-    ]  # state, mask [N], which of these have new keys [N], words
-    select: Callable[[Array, State, State], State]  # mask [N]
+    reset: Callable[[Any], State]  # words [N, 2] uint32 of keys
+    step: Callable[[State, Any], State]  # state, actions [N, A]
+    restart: Callable[[State, Any, Any, Any], State]  # state, mask [N], whether to take new words [N], words
+    select: Callable[[Any, State, State], State]  # mask [N]
 
 
 _PROGRAMS: dict[str, Programs] = {}
@@ -67,9 +72,9 @@ def _build(env: MujocoEnv) -> Programs:
 
     def restart(state: State, mask: Array, seeded: Array, words: Array) -> State:
         """A fresh episode where `mask`; other worlds keep their key, whatever their neighbours do."""
-        state = state.replace(key=jnp.where(mask & seeded, key(words), state.key))
+        state = dataclasses.replace(state, key=jnp.where(mask & seeded, key(words), state.key))
         fresh = env.reset_where(mask, state)
-        return fresh.replace(key=jnp.where(mask, fresh.key, state.key))
+        return dataclasses.replace(fresh, key=jnp.where(mask, fresh.key, state.key))
 
     return Programs(
         env,
@@ -81,21 +86,22 @@ def _build(env: MujocoEnv) -> Programs:
 
 
 class Worlds:
-    """Host side of both envs: `n` worlds, their seeds and what the last step gave, as numpy arrays of its own."""
+    """Host side of both envs: `n` worlds, their seeds, and their state as numpy arrays."""
 
     def __init__(self, programs: Programs, n: int) -> None:
         self.programs, self.n = programs, n
         self.spec: EnvSpec = programs.env.spec
         self.state: State | None = None
 
-    def reset(
-        self, mask: np.ndarray, seeds: Sequence[int | None], rng: Callable[[], np.random.Generator]
-    ) -> None:
-        """Start new episodes where `mask` [n]: from the world's seed, else from where its random stream stands."""
+    def reset(self, mask: np.ndarray, seeds: Sequence[int | None], rng: Callable[[], np.random.Generator]) -> None:
+        """Start new episodes where `mask` [n]: from the seed, else from where the world's stream stands.
+
+        `rng` gives the generator that seeds worlds on the very first reset.
+        """
         words = np.zeros((self.n, 2), np.uint32)
         seeded = np.array([s is not None for s in seeds])
         for i in np.flatnonzero(mask & seeded):
-            words[i] = _words(seeding.np_random(_integer(seeds[i]))[0])
+            words[i] = _words(seeding.np_random(_integer(seeds[int(i)]))[0])
         if self.state is None:
             for i in np.flatnonzero(~(mask & seeded)):
                 words[i] = _words(rng())
@@ -128,7 +134,8 @@ class Worlds:
     def world(self, i: int) -> State:
         """World `i` as numpy arrays."""
         state = self._state()
-        return jax.device_get(jax.tree.map(lambda x: x[i], state.replace(key=jax.random.key_data(state.key))))
+        state = dataclasses.replace(state, key=jax.random.key_data(state.key))
+        return jax.device_get(jax.tree.map(lambda x: x[i], state))
 
     def _state(self) -> State:
         if self.state is None:
@@ -155,19 +162,19 @@ class GymEnv(gymnasium.Env):
 
     Args:
       env_name: registry name.
-      render_mode: None, `rgb_array` (frames [height, width, 3] uint8 that follow the robot, with goal markers) or
-        `human` (a window in real time, drawn by `step` and `reset`).
+      render_mode: None, `rgb_array` (frames [height, width, 3] uint8 that follow the robot, with goal markers)
+        or `human` (a window in real time, drawn by `step` and `reset`).
       obs: `policy` for the vector that runs on the robot, `dict` for all groups (policy, critic, features).
       physics_backend: see `registry.make`.
       width, height: of frames, pixels.
       options: the task's own (`registry.make_task`), among them `episode_length`.
 
     `info` holds the step's weighted reward terms ("reward/<term>") and task metrics. The env truncates by itself
-    after `episode_length` steps; `gymnasium.make(..., max_episode_steps=)` can only shorten that. Raises `UserError`
-    for unknown names and for a render mode that does not work here.
+    after `episode_length` steps; `gymnasium.make(..., max_episode_steps=)` can only shorten that. Raises
+    `UserError` for unknown names and for a render mode that does not work here.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(
         self,
@@ -186,12 +193,11 @@ class GymEnv(gymnasium.Env):
         self.metadata = {"render_modes": modes, "render_fps": round(1 / spec.dt)}
         self.render_mode = _render_mode(render_mode, type(self).metadata["render_modes"])
         self._size = (height, width)
-        self._view: Picture | Window | None = None
+        self._picture: Picture | None = None
+        self._window: Window | None = None
         self.observation_space, self.action_space = _observation_space(spec, obs), _action_space(spec)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """New episode: from `seed`, or from where the random stream stands. No `options` are known."""
         super().reset(seed=seed)
         _check_options(options, ())
@@ -202,9 +208,7 @@ class GymEnv(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One control step; `action` [A] in [-1, 1]."""
         self._worlds.step(np.asarray(action)[None])
-        obs, reward, ended, cut, metrics = self._worlds.read(
-            "obs", "reward", "terminated", "truncated", "metrics"
-        )
+        obs, reward, ended, cut, metrics = self._worlds.read(*_OUTCOME)
         self._show()
         info = {name: float(value[0]) for name, value in metrics.items()}
         return self._observation(obs), float(reward[0]), bool(ended[0]), bool(cut[0]), info
@@ -212,27 +216,26 @@ class GymEnv(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         """Frame [height, width, 3] uint8 with `rgb_array`; the window is drawn by itself."""
         if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() draws nothing without a render_mode, e.g. render_mode='rgb_array'"
-            )
+            gymnasium.logger.warn("render() draws nothing without a render_mode, such as 'rgb_array'")
             return None
         if self.render_mode == "human":
-            return self._show()
-        if self._view is None:
-            self._view = Picture(self._worlds.programs.env.task, *self._size)
-        return self._view.frame(self._worlds.world(0))
+            return None
+        if self._picture is None:
+            self._picture = Picture(self._worlds.programs.env.task, *self._size)
+        return self._picture.frame(self._worlds.world(0))
 
     def close(self) -> None:
         """Close the window or the renderer."""
-        if self._view is not None:
-            self._view.close()
-        self._view = None
+        for view in (self._picture, self._window):
+            if view is not None:
+                view.close()
+        self._picture = self._window = None
 
     def _show(self) -> None:
         if self.render_mode == "human":
-            if self._view is None:
-                self._view = Window(self._worlds.programs.env.task, self._worlds.spec.dt)
-            self._view.frame(self._worlds.world(0))
+            if self._window is None:
+                self._window = Window(self._worlds.programs.env.task, self._worlds.spec.dt)
+            self._window.frame(self._worlds.world(0))
 
     def _observation(self, obs: dict[str, np.ndarray]) -> Any:
         return _world(_groups(obs, self._obs), 0)
@@ -243,15 +246,15 @@ class GymVectorEnv(VectorEnv):
 
     Args: those of `GymEnv`, and
       max_episode_steps: shortens `episode_length`, as `gymnasium.make` does for one env.
-      autoreset_mode: `NextStep` (Gymnasium's default, and all that its normalising wrappers accept): the step after
-        an episode's last one ignores that world's action and returns the next start with reward 0; `SameStep`: the
-        last step returns the next start, and the true last observation and info in `final_obs` and `final_info`;
-        `Disabled`: worlds are reset by `reset(options={"reset_mask": mask})`.
+      autoreset_mode: `NextStep` (Gymnasium's default, and all that its normalising wrappers accept): the step
+        after an episode's last one ignores that world's action and returns the next start with reward 0;
+        `SameStep`: the last step returns the next start, and the true last observation and info in `final_obs`
+        and `final_info`; `Disabled`: worlds are reset by `reset(options={"reset_mask": mask})`.
 
     Infos are those of Gymnasium's vector envs: name -> values [N] and "_name" -> mask [N].
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
         "render_fps": 20,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
@@ -294,7 +297,7 @@ class GymVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """New episodes in all worlds, or where `options["reset_mask"]` [N]; world i gets `seed + i` or `seed[i]`."""
+        """New episodes everywhere, or where `options["reset_mask"]` [N]; world i gets `seed + i` or `seed[i]`."""
         _check_options(options, ("reset_mask",))
         mask = _mask((options or {}).get("reset_mask"), self.num_envs)
         super().reset(seed=_integer(seed) if isinstance(seed, (int, np.integer)) else None)
@@ -306,9 +309,7 @@ class GymVectorEnv(VectorEnv):
         """One control step of all worlds; `actions` [N, A] in [-1, 1]."""
         resetting = self._resetting()
         self._worlds.step(actions, resetting)
-        obs, reward, ended, cut, metrics = self._worlds.read(
-            "obs", "reward", "terminated", "truncated", "metrics"
-        )
+        obs, reward, ended, cut, metrics = self._worlds.read(*_OUTCOME)
         obs, reward = _groups(obs, self._obs), np.where(resetting, 0.0, reward.astype(np.float64))
         done = ended | cut
         if self._mode != AutoresetMode.SAME_STEP:
@@ -338,31 +339,23 @@ class GymVectorEnv(VectorEnv):
     def _resetting(self) -> np.ndarray:
         """Worlds [N] whose next step is the start of an episode."""
         if self._mode == AutoresetMode.DISABLED and self._done.any():
-            raise UserError(
-                f"world {int(np.argmax(self._done))} has ended: reset it with options={{'reset_mask': mask}} first"
-            )
+            world = int(np.argmax(self._done))
+            raise UserError(f"world {world} has ended: first reset it with options={{'reset_mask': mask}}")
         return self._done
 
     def _finals(self, obs: Any, metrics: dict[str, np.ndarray], done: np.ndarray) -> dict[str, Any]:
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(done):
             final_obs[i] = _world(obs, i)
-        final_info = _infos(metrics, done)
-        return {
-            "final_obs": final_obs,
-            "_final_obs": done.copy(),
-            "final_info": final_info,
-            "_final_info": done.copy(),
-        }
+        finals = {"final_obs": final_obs, "final_info": _infos(metrics, done)}
+        return finals | {f"_{name}": done.copy() for name in finals}
 
 
 def _groups(obs: dict[str, np.ndarray], mode: str) -> Any:
-    return (
-        obs["policy"] if mode == "policy" else {name: value for name, value in obs.items() if value.shape[-1]}
-    )
+    return obs["policy"] if mode == "policy" else {name: v for name, v in obs.items() if v.shape[-1]}
 
 
-def _world(obs: Any, i: int) -> Any:
+def _world(obs: Any, i: Any) -> Any:
     return jax.tree.map(lambda x: x[i].copy(), obs)
 
 
@@ -388,20 +381,14 @@ def _mask(mask: Any, n: int) -> np.ndarray:
     if mask is None:
         return np.ones(n, bool)
     if not isinstance(mask, np.ndarray) or mask.shape != (n,) or mask.dtype != bool or not mask.any():
-        raise UserError(
-            f"options['reset_mask'] must be a boolean numpy array of shape ({n},) with at least one True"
-        )
+        raise UserError(f"options['reset_mask'] must be a boolean numpy array [{n}] with at least one True")
     return mask
 
 
 def _check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> None:
     for name in options or {}:
         if name not in known:
-            raise (
-                unknown("reset option", name, known)
-                if known
-                else UserError(f"reset takes no option {name!r}")
-            )
+            raise (unknown("reset option", name, known) if known else UserError(f"reset takes no option {name!r}"))
 
 
 def _obs_mode(obs: str) -> str:
@@ -430,7 +417,9 @@ def _observation_space(spec: EnvSpec, obs: str) -> spaces.Space:
     """Boxes over all finite float32: observations have no tighter bound that always holds."""
     bound = float(np.finfo(np.float32).max)
     sizes = {name: spec.obs.size(name) for name in spec.obs.groups}
-    boxes = {name: spaces.Box(-bound, bound, (size,), np.float32) for name, size in sizes.items() if size}
+    boxes: dict[str, spaces.Space] = {
+        name: spaces.Box(-bound, bound, (size,), np.float32) for name, size in sizes.items() if size
+    }
     return boxes["policy"] if obs == "policy" else spaces.Dict(boxes)
 
 
@@ -438,7 +427,7 @@ def _action_space(spec: EnvSpec) -> spaces.Box:
     return spaces.Box(-1.0, 1.0, (spec.action_size,), np.float32)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------
+# -- pictures -------------------------------------------------------------------------------------------------
 
 
 class Picture:
@@ -454,6 +443,9 @@ class Picture:
             self._renderer = mujoco.Renderer(task.model, height, width)
         except Exception as error:  # every GL platform fails in its own way
             raise UserError(_NO_GL.format(" ".join(str(error).split()))) from error
+        self._free = weakref.finalize(self, self._renderer.close)
+        self._free.atexit = False
+        atexit.register(self._free)  # runs before the GL platform's own, which was registered earlier
 
     def frame(self, state: State) -> np.ndarray:
         """[height, width, 3] uint8 of `state` (numpy, one world)."""
@@ -464,7 +456,8 @@ class Picture:
 
     def close(self) -> None:
         """Free the GL context."""
-        self._renderer.close()
+        atexit.unregister(self._free)
+        self._free()
 
 
 class Window:
@@ -480,6 +473,8 @@ class Window:
 
     def frame(self, state: State) -> None:
         """Draw `state` (numpy, one world), and wait for the end of its control step."""
+        if not self._viewer.is_running():  # closed by hand
+            return
         with self._viewer.lock():
             _pose(self._task.model, self._data, state)
             self._viewer.user_scn.ngeom = 0
@@ -503,9 +498,10 @@ def _camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, camera)
     moving = (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE)
-    if model.njnt and model.jnt_type[0] in moving:
+    if model.njnt and int(model.jnt_type[0]) in map(int, moving):
         camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
         camera.trackbodyid = int(model.jnt_bodyid[0])
+        camera.distance = min(camera.distance, FOLLOW_M)
     return camera
 
 

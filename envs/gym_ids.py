@@ -5,7 +5,23 @@ from __future__ import annotations
 import gymnasium
 
 #: Names of `registry.TASKS`, in its order; a test holds the two equal.
-NAMES = ("ant",)
+NAMES = (
+    "ant",
+    "half_cheetah",
+    "hopper",
+    "walker2d",
+    "humanoid",
+    "ant_forward",
+    "half_cheetah_forward",
+    "hopper_forward",
+    "walker2d_forward",
+    "humanoid_forward",
+    "ant_multi_goals",
+    "half_cheetah_goal",
+    "half_cheetah_hurdle",
+    "point",
+    "point_maze",
+)
 
 NAMESPACE, VERSION = "repertoire", 0
 _MODULE = "repertoire.envs.gym_env"
@@ -18,9 +34,9 @@ def gym_id(name: str) -> str:
 
 
 def register() -> None:
-    """Register every env with Gymnasium, once: `gymnasium.make` gives one world, `make_vec` one batched simulation.
+    """Register every env with Gymnasium, once: `make` gives one world, `make_vec` one batched simulation.
 
-    No `max_episode_steps` is registered, because the envs truncate by themselves after `episode_length` steps.
+    No `max_episode_steps` is registered: the envs truncate by themselves after `episode_length` steps.
     """
     for name in NAMES:
         if gym_id(name) not in gymnasium.registry:

@@ -53,12 +53,17 @@ class MujocoEnv:
         return self._begin(key, data)
 
     def step(self, state: State, action: Array) -> State:
-        """One control step. A world whose physics diverges keeps its last finite state, earns nothing and truncates."""
+        """One control step.
+
+        A world whose physics diverges, or whose action is not finite, keeps its last finite state, earns nothing,
+        truncates and counts in the metric `diverged`.
+        """
         key, memory_key, noise_key = jax.random.split(state.key, 3)
-        action = jnp.clip(action, -1.0, 1.0)
+        usable = jnp.isfinite(action).all()  # MuJoCo replaces a NaN control by 0 without a word
+        action = jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0)
         ctrl = self.task.control(action, state.data, state.memory)
         data = self.physics.step(state.data, ctrl, self.task.substeps)
-        diverged = _diverged(data)
+        diverged = _diverged(data) | ~usable
         data = tree_where(diverged, state.data, data)
         t = state.t + 1
         memory = self.task.advance(memory_key, state.data, data, action, state.memory, t)
@@ -70,7 +75,7 @@ class MujocoEnv:
             reward=reward,
             terminated=self.task.terminated(data, memory) & ~diverged,
             truncated=(t >= self.task.episode_length) | diverged,
-            metrics={**metrics, **self.task.measure(data, memory), "diverged": diverged.astype(jnp.float32)},
+            metrics={**metrics, **self._measure(data, memory, diverged)},
             memory=memory,
             key=key,
             t=t,
@@ -105,8 +110,12 @@ class MujocoEnv:
     def _metric_names(self, data: Data, memory: Any) -> dict[str, Array]:
         action = jnp.zeros(self.spec.action_size)
         terms = self.task.terms(data, data, action, memory)
-        _, metrics = self._reward(terms, jnp.zeros((), bool))
-        return {**metrics, **self.task.measure(data, memory), "diverged": jnp.zeros(())}
+        false = jnp.zeros((), bool)
+        return {**self._reward(terms, false)[1], **self._measure(data, memory, false)}
+
+    def _measure(self, data: Data, memory: Any, diverged: Array) -> dict[str, Array]:
+        measured = {**self.task.measure(data, memory), **self.physics.metrics(data)}
+        return {**measured, "diverged": diverged.astype(jnp.float32)}
 
     def _reward(self, terms: dict[str, Array], diverged: Array) -> tuple[Array, dict[str, Array]]:
         weighted = {k: jnp.where(diverged, 0.0, self.task.weights.get(k, 0.0) * v) for k, v in terms.items()}

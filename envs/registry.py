@@ -8,7 +8,7 @@ from typing import Any
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, goals, robots
+from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
 from repertoire.errors import UserError, unknown
 
 #: Registry name -> task class.
@@ -27,6 +27,9 @@ TASKS: dict[str, type[Task]] = {
         forward.HumanoidForward,
         goals.AntMultiGoals,
         goals.HalfCheetahGoal,
+        hurdle.HalfCheetahHurdle,
+        point.Point,
+        point.PointMaze,
     )
 }
 
@@ -43,6 +46,30 @@ def make_task(name: str, **options: Any) -> Task:
     if "weights" in options:
         options["weights"] = _weights(cls, options["weights"])
     return cls(**options)
+
+
+def describe(name: str | None = None) -> list[dict[str, Any]]:
+    """What there is, as plain data for `repertoire envs`: all envs, or `name` alone, with default options.
+
+    One dictionary per env: name, doc, options (default values), obs (group -> slices), rewards (term -> weight),
+    actions (names), dt [s], episode_length [control steps].
+    """
+    return [_describe(make_task(n)) for n in (TASKS if name is None else (name,))]
+
+
+def _describe(task: Task) -> dict[str, Any]:
+    options = {f.name: getattr(task, f.name) for f in dataclasses.fields(task) if f.name != "weights"}
+    groups = task.obs_spec().groups
+    return {
+        "name": task.name,
+        "doc": task.doc,
+        "options": options,
+        "obs": {group: [dataclasses.asdict(s) for s in slices] for group, slices in groups.items()},
+        "rewards": dict(task.weights),
+        "actions": list(task.action_names()),
+        "dt": task.substeps * float(task.model.opt.timestep),
+        "episode_length": task.episode_length,
+    }
 
 
 def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:

@@ -85,6 +85,14 @@ class Task:
         """Raw value of every slice that `obs_spec` names."""
         raise NotImplementedError
 
+    def sources(self) -> dict[str, str]:
+        """Where the `policy` slices come from, for runners without this code: slice name -> source.
+
+        A source is `qpos[a:b]`, `qvel[a:b]` (addresses in `model`), `command.<name>` (what the operator asks for) or
+        `command.<name> - qpos[a:b]`. A slice without a source must be computed by whoever runs the export.
+        """
+        return {}
+
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
         """Unweighted reward terms of the step, [] each; `memory` is the one the action was chosen under."""
         return {}

@@ -62,6 +62,10 @@ class Physics(Protocol):
         """`init(fresh)` where `mask` [] is true, `data` unchanged elsewhere; cheap when the mask is mostly false."""
         ...
 
+    def metrics(self, data: Data) -> dict[str, Array]:
+        """What the engine itself reports of a world after a step (dropped contacts), [] each."""
+        ...
+
 
 @struct.dataclass
 class Start:

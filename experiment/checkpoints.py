@@ -19,7 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from repertoire.errors import UserError
+from repertoire.experiment.arrays import load_arrays, save_arrays
 from repertoire.experiment.files import guard_writes, read_json, write_json
+
+__all__ = ["load_arrays", "restore", "restore_latest", "save", "save_arrays", "steps"]
 
 T = TypeVar("T")
 _STEP = re.compile(r"step_(\d{12})")
@@ -212,7 +215,7 @@ def _place(leaf: _Leaf, like: Any, where: str, hint: str) -> Any:
 
     if isinstance(like, (bool, int, float)):
         return type(like)(leaf.value.item()) if leaf.value.ndim == 0 else _misfit(leaf, like, where, hint)
-    value: Any = jax.random.wrap_key_data(leaf.value, impl=leaf.key) if leaf.key else leaf.value
+    value: Any = jax.random.wrap_key_data(jax.numpy.asarray(leaf.value), impl=leaf.key) if leaf.key else leaf.value
     if tuple(value.shape) != tuple(like.shape) or value.dtype != like.dtype:
         _misfit(leaf, like, where, hint)
     if isinstance(like, np.generic):
@@ -227,29 +230,3 @@ def _misfit(leaf: _Leaf, like: Any, where: str, hint: str) -> None:
     shape, dtype = (tuple(like.shape), like.dtype) if hasattr(like, "shape") else ((), type(like).__name__)
     kind = f"key<{leaf.key}>" if leaf.key else leaf.value.dtype
     raise UserError(f"{where}: {leaf.name} is {kind}{list(leaf.value.shape)}, wanted {dtype}{list(shape)}: {hint}")
-
-
-def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write named arrays to one safetensors file, atomically. Raises `UserError` on a full or read-only disk."""
-    from safetensors.numpy import save as to_bytes
-
-    path = Path(path)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with guard_writes(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_bytes(to_bytes({k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in arrays.items()}))
-        os.replace(tmp, path)
-    return path
-
-
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a safetensors file. Raises `UserError` when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None

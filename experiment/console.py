@@ -19,7 +19,7 @@ def plan(title: str, rows: Mapping[str, Any], *, quiet: bool = False, console: A
         return
     console = console or _console()
     if not console.is_terminal:
-        console.out(f"{title}: " + ", ".join(f"{k} {v}" for k, v in rows.items()), highlight=False)
+        console.out("\n".join([title, *(f"  {k}: {v}" for k, v in rows.items())]), highlight=False)
         return
     from rich.panel import Panel
 
@@ -92,7 +92,7 @@ class Progress:
     ) -> None:
         """Progress from `start_update` (0, or the resumed one) to `total_updates`, showing the named `metrics`."""
         self._total, self._names, self._quiet, self._every, self._clock = total_updates, metrics, quiet, every, clock
-        self._console = console or (None if quiet else _console())
+        self._console: Any = console or (None if quiet else _console())
         self._live: Any = None
         self._window: deque[tuple[float, int, int]] = deque(maxlen=50)
         self._last_line = -math.inf
@@ -124,7 +124,7 @@ class Progress:
         speed, eta = self.rate()
         bar = "" if not self._total else f"  {100 * update / self._total:.0f} %"
         self._rows = {"update": f"{update} / {self._total}{bar}", "env steps": human(env_steps)}
-        self._rows |= {"steps/s": human(speed), "time left": duration(eta)}
+        self._rows |= {"steps/s": human(speed) if math.isfinite(speed) else "?", "time left": duration(eta)}
         self._rows |= {n: _shown(metrics[n]) for n in self._names if metrics and n in metrics}
         if self._live is not None:
             self._live.update(self._render())

@@ -32,12 +32,13 @@ def numerics() -> dict[str, Any]:
     import jax
 
     devices = jax.devices()
+    config: Any = jax.config  # its attributes are made at run time
     return {
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "device_count": len(devices),
-        "matmul_precision": jax.config.jax_default_matmul_precision,
-        "x64": bool(jax.config.jax_enable_x64),
+        "matmul_precision": config.jax_default_matmul_precision,
+        "x64": bool(config.jax_enable_x64),
         "host": platform.platform(),
     }
 

@@ -111,8 +111,8 @@ def trajectories(
 def _path_colours(count: int, labels: Sequence[str] | None, latents: np.ndarray | None) -> np.ndarray:
     if latents is not None:
         return latent_colours(latents)
-    names = list(dict.fromkeys(labels)) if labels else list(range(count))
-    index = [names.index(n) for n in labels] if labels else names
+    names = list(dict.fromkeys(labels or map(str, range(count))))
+    index = [names.index(n) for n in labels] if labels else list(range(count))
     return latent_colours(np.eye(max(len(names), 3))[index])
 
 
@@ -159,7 +159,9 @@ def curves(
     handles = {label: h for axes in grid for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if len(names) > 1:
         ncols = min(len(handles), 4)
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False, fontsize=8)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False, fontsize=8
+        )
     return _save(figure, path)
 
 

@@ -70,7 +70,7 @@ def _run_section(run: RunDir, data: dict[str, np.ndarray], out: Path, budget: li
         _details("Config", _table(flatten(run.config))),
         _details("Versions", _table(flatten(run.manifest.get("versions", {})))),
     ]
-    return f'<section><h2>{_e(run.name)}{state}</h2>{"".join(blocks)}</section>'
+    return f"<section><h2>{_e(run.name)}{state}</h2>{''.join(blocks)}</section>"
 
 
 def _block(heading: str, body: str) -> str:

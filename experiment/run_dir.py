@@ -159,11 +159,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of a nested dict, in order; an empty dict is a leaf."""
+    """(dotted name, value) of every leaf of a nested dict, in order; an empty dict is a leaf below the top."""
     if isinstance(config, dict) and config:
         for key, value in config.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
+    elif prefix:
         yield prefix, config
 
 

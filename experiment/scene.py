@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,15 +49,30 @@ def staged(model: Any, width: int, height: int) -> Any:
     model = copy.copy(model)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+    model.vis.headlight.ambient[:] = np.maximum(model.vis.headlight.ambient, 0.3)
+    model.light_diffuse[:] = np.minimum(model.light_diffuse, 0.75)
+    # Software OpenGL pays most for shadows and mirrors: a frame takes a third of the time so.
+    model.vis.quality.shadowsize = min(1024, model.vis.quality.shadowsize)
     for g in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
         size, material = model.geom_size[g].copy(), model.geom_matid[g]
         if material >= 0 and size[0] > 0 and size[1] > 0 and not model.mat_texuniform[material]:
             model.mat_texrepeat[material] /= 2 * size[:2]  # repeats per plane become repeats per metre
             model.mat_texuniform[material] = True
         if material >= 0:
-            model.mat_reflectance[material] = min(model.mat_reflectance[material], 0.1)
+            model.mat_reflectance[material] = model.mat_specular[material] = 0
+            _soften(model, model.mat_texid[material])
+            model.geom_rgba[g, :3] = model.geom_rgba[g, :3].mean()
         model.geom_size[g, :2] = 0
     return model
+
+
+def _soften(model: Any, textures: np.ndarray) -> None:
+    """Less contrast in the textures of a floor, so that the robot and its shadow are what one sees."""
+    for texture in set(textures[textures >= 0].tolist()):
+        start = model.tex_adr[texture]
+        stop = start + model.tex_height[texture] * model.tex_width[texture] * model.tex_nchannel[texture]
+        data = model.tex_data[start:stop].astype(float)
+        model.tex_data[start:stop] = 165 + 0.2 * (data - data.mean())
 
 
 class Stage:
@@ -73,8 +88,10 @@ class Stage:
         self._root = root_body(model, root)
         self._size = robot_size(model, self._root)
         self.model = staged(model, width, height)
+        # A wide shadow volume shades the distant floor with itself.
+        self.model.vis.map.shadowclip = min(2 * self._size / self.model.stat.extent, 1.0)
         self.data = mujoco.MjData(self.model)
-        self._mode, self._aspect = camera, width / height
+        self._mode, self._aspect, self._dot = camera, width / height, 0.1 * self._size
         self._camera = self._make_camera(camera)
         self._renderer = Renderer(self.model, height, width)
 
@@ -122,6 +139,7 @@ class Stage:
         half = np.array([box[2] - box[0], box[3] - box[1]]) / 2
         self._camera.lookat[:] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, 0]
         up = max(half[1], half[0] / self._aspect)
+        self._dot = 0.012 * up
         self._camera.distance = 1.05 * up / np.tan(np.deg2rad(self.model.vis.global_.fovy) / 2)
 
     def shoot(self, qpos: np.ndarray, markers: Iterable[Marker] = (), mocap: np.ndarray | None = None) -> np.ndarray:
@@ -131,13 +149,38 @@ class Stage:
         self.data.qpos[:] = qpos
         if mocap is not None:
             self.data.mocap_pos[:], self.data.mocap_quat[:] = mocap[:, :3], mocap[:, 3:]
-        mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_fwdPosition(self.model, self.data)
         if self._mode == "follow":
             self._camera.lookat[:2] = self.data.xpos[self._root][:2]
+        self._move_lights(self.data.xpos[self._root])
         self._renderer.update_scene(self.data, self._camera)
         for marker in markers:
             self._draw(*marker)
         return self._renderer.render()
+
+    def _move_lights(self, at: np.ndarray) -> None:
+        """Let the sun follow: MuJoCo casts the shadow of a directional light only around the light's position."""
+        import mujoco
+
+        sun = self.model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+        fixed = sun & (self.model.light_bodyid == 0)
+        self.data.light_xpos[fixed] = at - 4 * self._size * self.data.light_xdir[fixed]
+
+    def play(
+        self, qpos: np.ndarray, markers: Markers | None = None, mocap: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Frames of a motion [T, nq]; from above, a trail of the root's path so far is drawn too."""
+        crumbs: list[Marker] = []
+        for t, row in enumerate(qpos):
+            shown = [*(markers(t) if markers else ()), *crumbs]
+            frame = self.shoot(row, shown, None if mocap is None else mocap[t])
+            if self._mode == "overview":
+                self._drop(crumbs, self.data.xpos[self._root])
+            yield frame
+
+    def _drop(self, crumbs: list[Marker], at: np.ndarray) -> None:
+        if not crumbs or np.linalg.norm(at[:2] - crumbs[-1][0][:2]) > self._dot:
+            crumbs.append(((at[0], at[1], 0.0), self._dot, (0.9, 0.25, 0.15, 1.0)))
 
     def _draw(self, position: Sequence[float], radius: float, rgba: Sequence[float]) -> None:
         import mujoco

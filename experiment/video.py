@@ -53,14 +53,13 @@ def render(
         raise UserError(f"render wants qpos [T, {model.nq}], got {list(qpos.shape)}")
     if pick_gl() is None:
         raise UserError(why_no_gl())
-    return _frames(model, qpos, mocap, markers, dict(width=width, height=height, camera=camera, root=root), bounds)
 
+    def frames() -> Iterator[Frame]:
+        with Stage(model, width=width, height=height, camera=camera, root=root) as stage:
+            stage.frame_motion(qpos, bounds)
+            yield from stage.play(qpos, markers, mocap)
 
-def _frames(model: Any, qpos: np.ndarray, mocap: Any, markers: Any, stage: dict[str, Any], bounds: Any) -> Any:
-    with Stage(model, **stage) as s:
-        s.frame_motion(qpos, bounds)
-        for t, row in enumerate(qpos):
-            yield s.shoot(row, markers(t) if markers else (), None if mocap is None else mocap[t])
+    return frames()
 
 
 def skill_grid(
@@ -85,7 +84,7 @@ def skill_grid(
     def frames() -> Iterator[Frame]:
         with Stage(model, width=width, height=height, camera=camera, root=root) as stage:
             stage.frame_motion(qpos.reshape(-1, model.nq), bounds)
-            tiles = [(stage.shoot(row) for row in skill) for skill in qpos]
+            tiles = [stage.play(skill) for skill in qpos]
             yield from grid(tiles, labels or [f"skill {k}" for k in range(len(qpos))], columns=columns)
 
     return frames()
@@ -123,7 +122,7 @@ def _stamp(text: str, width: int) -> Frame | None:
 
     font = ImageFont.load_default(size=max(11, min(18, width // 14)))
     while len(text) > 1 and font.getbbox(text)[2] + 10 > width:
-        text = text[:-2].rstrip() + "…" if not text.endswith("…") else text[:-2].rstrip() + "…"
+        text = text[:-2].rstrip() + "…"
     box = font.getbbox(text)
     image = Image.new("RGB", (int(min(box[2] + 10, width)), int(box[3] + 6)), (24, 26, 30))
     ImageDraw.Draw(image).text((5, 2), text, font=font, fill=(255, 255, 255))
@@ -146,12 +145,13 @@ def _tile(frames: Sequence[Frame], stamps: Sequence[Frame | None], columns: int,
 def write_mp4(path: str | os.PathLike[str], frames: Iterable[Frame], fps: float) -> Path:
     """Stream frames [H, W, 3] uint8 (all of one size) to an H.264 file that browsers play; one frame in memory.
 
-    The ffmpeg that comes with imageio-ffmpeg is used. The file appears only when complete.
+    mediapy drives the ffmpeg that comes with imageio-ffmpeg. The file appears only when complete.
 
     Raises:
       UserError: no frames, or the disk is full or read-only.
     """
     import imageio_ffmpeg
+    import mediapy
 
     path, source = Path(path), iter(frames)
     first = next(source, None)
@@ -159,19 +159,17 @@ def write_mp4(path: str | os.PathLike[str], frames: Iterable[Frame], fps: float)
         raise UserError(f"cannot write {path}: there are no frames")
     h, w = (s - s % 2 for s in first.shape[:2])
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    # Not imageio's own writer: it forks Python, which can deadlock beside JAX's threads.
+    mediapy.set_ffmpeg(imageio_ffmpeg.get_ffmpeg_exe())
+    small = ["-preset", "veryfast", "-movflags", "+faststart"]
     with guard_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = dict(fps=fps, codec="libx264", macro_block_size=2, quality=None, ffmpeg_log_level="error")
-        output = ["-crf", "22", "-preset", "veryfast", "-movflags", "+faststart"]
-        writer = imageio_ffmpeg.write_frames(str(tmp), (w, h), output_params=output, **options)
         try:
-            writer.send(None)
-            for frame in chain([first], source):
-                writer.send(np.ascontiguousarray(frame[:h, :w]))
-            writer.close()
+            with mediapy.VideoWriter(tmp, (h, w), fps=fps, codec="libx264", crf=22, ffmpeg_args=small) as writer:
+                for frame in chain([first], source):
+                    writer.add_image(np.ascontiguousarray(frame[:h, :w]))
             os.replace(tmp, path)
         finally:
-            writer.close()
             tmp.unlink(missing_ok=True)
     return path
 
@@ -208,9 +206,9 @@ def try_video(
             page = write_html(path.with_suffix(".html"), model, short.reshape(-1, *short.shape[-2:])[0], dt * stride)
             note(f"no video: {why_no_gl()}; interactive page instead: {page}")
             return page
-        make = render if qpos.ndim == 2 else skill_grid
-        extra = {} if qpos.ndim == 2 else {"labels": labels}
-        return write_mp4(path, make(model, short, **extra, **options), 1 / (dt * stride))
+        single = qpos.ndim == 2
+        frames = render(model, short, **options) if single else skill_grid(model, short, labels=labels, **options)
+        return write_mp4(path, frames, 1 / (dt * stride))
     except Exception as error:  # a video never kills a run
         note(f"no video {path.name}: {(str(error) or type(error).__name__).splitlines()[0][:200]}")
         return None

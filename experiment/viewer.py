@@ -14,7 +14,7 @@ from repertoire.experiment.files import write_text
 
 _MAX_FRAMES = 1000  # a page of a few MB
 _SHAPES = (0, 2, 3, 4, 5, 6, 7)  # mjtGeom of plane, sphere, capsule, ellipsoid, cylinder, box, mesh
-_ELLIPSOID, _SPHERE = 4, 2
+_PLANE, _SPHERE, _ELLIPSOID = 0, 2, 4
 
 
 def write_html(path: str | os.PathLike[str], model: Any, qpos: np.ndarray, dt: float) -> Path:
@@ -48,6 +48,7 @@ def _system(model: Any, dt: float) -> Any:
     types, sizes = model.geom_type[shown].copy(), model.geom_size[shown].copy()
     round_ = types == _ELLIPSOID
     types[round_], sizes[round_, 0] = _SPHERE, sizes[round_].mean(axis=1)
+    sizes[types == _PLANE] = 0  # drawn as a checker floor without end
     colours = SimpleNamespace(geom_rgba=_colours(model)[shown], nmesh=model.nmesh)
     for field in ("mesh_faceadr", "mesh_face", "mesh_vertadr", "mesh_vert"):
         setattr(colours, field, getattr(model, field))
@@ -66,10 +67,10 @@ def _system(model: Any, dt: float) -> Any:
 
 
 def _colours(model: Any) -> np.ndarray:
-    """[ngeom, 4]: the colour of the material where a geom has one, else its own."""
+    """[ngeom, 4]: as MuJoCo draws it, a geom's own colour, or its material's where the geom has the default grey."""
     colours = model.geom_rgba.copy()
-    has = model.geom_matid >= 0
-    colours[has] = model.mat_rgba[model.geom_matid[has]]
+    grey = (model.geom_matid >= 0) & (colours == [0.5, 0.5, 0.5, 1]).all(axis=1)
+    colours[grey] = model.mat_rgba[model.geom_matid[grey]]
     return colours
 
 

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
+from mujoco.batch import MODEL_FIELDS, Batch
 
+from repertoire.envs.physics import overrides as overriding
 from repertoire.envs.types import Array, Data, Start
 
 _READ = ("time", "qpos", "qvel")
@@ -52,6 +53,7 @@ class NativePhysics:
     def init(self, qpos: Array, qvel: Array, overrides: Mapping[str, Array] | None = None) -> Data:
         """World at (qpos, qvel) with forward kinematics and dynamics computed (one `mj_forward`)."""
         over = dict(overrides or {})
+        overriding.check(self.model, over, MODEL_FIELDS, self.name)
         return self._data(self._call(self._host_reset, jnp.ones((), bool), qpos, qvel, over), over)
 
     def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
@@ -64,6 +66,10 @@ class NativePhysics:
         over = {k: jnp.where(mask, fresh.overrides[k], v) for k, v in data.overrides.items()}
         out = self._call(self._host_reset, mask, fresh.qpos, fresh.qvel, over)
         return jax.tree.map(lambda new, old: jnp.where(mask, new, old), self._data(out, over), data)
+
+    def metrics(self, data: Data) -> dict[str, Array]:
+        """Nothing: buffers grow as needed."""
+        return {}
 
     def _call(self, host: Any, *args: Any) -> dict[str, Array]:
         return jax.pure_callback(host, self._out, *args, vmap_method="broadcast_all")

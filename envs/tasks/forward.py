@@ -21,6 +21,9 @@ _INF = float("inf")
 class Forward(_Robot):
     """Mix-in for a `GymRobot`: terms `forward` (m/s along x), `alive`, `ctrl` and, where asked for, `contact`.
 
+    With `dynamics=reference` all terms equal Gymnasium's but `contact`: contact wrenches are sensed at the beginning
+    of the last physics step, whereas Gymnasium takes them from the last stage of Runge-Kutta. With Euler these agree.
+
     Attributes:
       episode_length: Gymnasium's time limit.
       terminate: end the episode when the robot is no longer healthy.

@@ -1,6 +1,6 @@
-"""Goals in the world frame for a robot: a sparse long-horizon task whose observation extends the robot's own.
+"""Goals in the world frame: sparse long-horizon tasks whose observation extends the robot's own.
 
-Definitions: AntMultiGoals and HalfCheetahGoal of METRA (Park et al. 2024), constants from the code of CSF.
+AntMultiGoals and HalfCheetahGoal as METRA (Park et al. 2024) uses them; constants from the code of CSF.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from flax import struct
 
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.ant import Ant
-from repertoire.envs.tasks.gym_robot import GymRobot
+from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.tasks.robots import HalfCheetah
 from repertoire.envs.types import Array, Data, Slice, State
 
-_Robot = GymRobot if TYPE_CHECKING else object
+_Robot = Robot if TYPE_CHECKING else object
 GOAL_COLOUR = (0.1, 0.8, 0.2, 0.4)
 
 
@@ -33,26 +33,33 @@ class GoalMemory:
 
 
 @dataclass(frozen=True)
-class Goals(_Robot):
-    """Mix-in for a `GymRobot`: +1 per step within `radius` of the goal, which moves every `hold` steps.
+class Goal(_Robot):
+    """Mix-in for a `Robot`: +1 per step within `radius` of the goal. Subclasses draw goals.
 
     Attributes:
-      goal_range: half-width of the uniform draw per axis, m, around the previous goal (the first: the origin).
       radius: distance that counts as reached, m.
-      hold: control steps that a goal stays.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {"goal": 1.0})
-    goal_range: float = 7.5
     radius: float = 3.0
-    hold: int = 50
 
     goal_scale: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self.name, 0.0, goal_range=self.goal_range, radius=self.radius)
-        at_least(self.name, 1, hold=self.hold)
+        at_least(self.name, 0.0, radius=self.radius)
+
+    def draw(self, key: Array, previous: Array) -> Array:
+        """A goal [root], m; `previous` is the last one, or the origin."""
+        raise NotImplementedError
+
+    def expired(self, t: Array) -> Array:
+        """Whether a new goal is due after `t` control steps; by default never."""
+        return jnp.zeros((), bool)
+
+    def arrived(self, data: Data, memory: GoalMemory) -> Array:
+        """Whether the root is within `radius` of the goal."""
+        return jnp.linalg.norm(data.qpos[: self.root] - memory.goal) <= self.radius
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """`goal`: where the goal lies from the robot, along the world axes."""
@@ -62,24 +69,27 @@ class Goals(_Robot):
         """The robot's values and `goal`."""
         return {**super().observe(data, memory), "goal": memory.goal - data.qpos[: self.root]}
 
+    def sources(self) -> dict[str, str]:
+        """The goal is commanded in world coordinates."""
+        return {**super().sources(), "goal": f"command.goal - qpos[0:{self.root}]"}
+
     def remember(self, key: Array, data: Data) -> GoalMemory:
-        """First goal, around the origin."""
-        goal = self._next(key, jnp.zeros(self.root))
+        """First goal."""
+        goal = self.draw(key, jnp.zeros(self.root))
         return GoalMemory(goal=goal, touched=jnp.zeros((), bool), reached=jnp.zeros(()))
 
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> GoalMemory:
-        """Count an arrival; every `hold` steps a new goal, around the old one."""
-        inside = self._inside(data, memory)
-        new = t % self.hold == 0
+        """Count an arrival; replace a goal that expired."""
+        arrived, new = self.arrived(data, memory), self.expired(t)
         return GoalMemory(
-            goal=jnp.where(new, self._next(key, memory.goal), memory.goal),
-            touched=(memory.touched | inside) & ~new,
-            reached=memory.reached + (inside & ~memory.touched),
+            goal=jnp.where(new, self.draw(key, memory.goal), memory.goal),
+            touched=(memory.touched | arrived) & ~new,
+            reached=memory.reached + (arrived & ~memory.touched),
         )
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
-        """`goal`: within reach of the goal that the action was chosen for."""
-        return {"goal": self._inside(data, memory).astype(jnp.float32)}
+        """`goal`: the goal that the action was chosen for is within reach."""
+        return {"goal": self.arrived(data, memory).astype(jnp.float32)}
 
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds `goals_reached` since the episode began."""
@@ -87,18 +97,38 @@ class Goals(_Robot):
 
     def markers(self, state: State) -> list[Marker]:
         """The goal, on the ground."""
-        x, y = (*map(float, state.memory.goal), 0.0)[:2]
+        x, y, *_ = (*map(float, state.memory.goal), 0.0)
         return [((x, y, 0.0), self.radius, GOAL_COLOUR)]
-
-    def _next(self, key: Array, centre: Array) -> Array:
-        return centre + jax.random.uniform(key, (self.root,), minval=-self.goal_range, maxval=self.goal_range)
-
-    def _inside(self, data: Data, memory: GoalMemory) -> Array:
-        return jnp.linalg.norm(data.qpos[: self.root] - memory.goal) <= self.radius
 
 
 @dataclass(frozen=True)
-class AntMultiGoals(Goals, Ant):
+class MovingGoals(Goal):
+    """Goals drawn around each other.
+
+    Attributes:
+      goal_range: half-width of the uniform draw per axis, m, around the previous goal (the first: the origin).
+      hold: control steps that a goal stays.
+    """
+
+    goal_range: float = 7.5
+    hold: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, 0.0, goal_range=self.goal_range)
+        at_least(self.name, 1, hold=self.hold)
+
+    def draw(self, key: Array, previous: Array) -> Array:
+        """Uniform around `previous`."""
+        return previous + jax.random.uniform(key, (self.root,), minval=-self.goal_range, maxval=self.goal_range)
+
+    def expired(self, t: Array) -> Array:
+        """Every `hold` steps."""
+        return t % self.hold == 0
+
+
+@dataclass(frozen=True)
+class AntMultiGoals(MovingGoals, Ant):
     """Four goals in 200 steps."""
 
     name: ClassVar[str] = "ant_multi_goals"
@@ -106,7 +136,7 @@ class AntMultiGoals(Goals, Ant):
 
 
 @dataclass(frozen=True)
-class HalfCheetahGoal(Goals, HalfCheetah):
+class HalfCheetahGoal(MovingGoals, HalfCheetah):
     """One goal for the whole episode."""
 
     goal_range: float = 100.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from repertoire.envs.task import Task, at_least
+from repertoire.envs.task import at_least
+from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
 from repertoire.errors import UserError, unknown
 
@@ -28,13 +30,13 @@ def gym_xml(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class GymRobot(Task):
+class GymRobot(Robot):
     """A Gymnasium robot.
 
     Attributes:
       dynamics: `fast` replaces Runge-Kutta by Euler with implicit joint damping, the cheapest integrator that is
-        stable on these models (a third to a quarter of the cost); `reference` leaves the model exactly as Gymnasium
-        steps it.
+        stable on these models (a third to a quarter of the cost), and the humanoid's PGS solver by Newton, which
+        every backend has; `reference` leaves the model exactly as Gymnasium steps it.
       reset_noise: scale of the uniform (qpos) and Gaussian or uniform (qvel) start noise.
     """
 
@@ -42,7 +44,6 @@ class GymRobot(Task):
     reset_noise: float = 0.1
 
     xml: ClassVar[str] = ""
-    root: ClassVar[int] = 2  # leading qpos entries that are world position (x, y), kept out of `policy`
     gaussian_qvel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -56,16 +57,19 @@ class GymRobot(Task):
         return mujoco.MjSpec.from_file(str(gym_xml(self.xml)))
 
     def build(self) -> mujoco.MjModel:
-        """Compile; `fast` selects the Euler integrator. `cfrc_ext` among the fields brings the sensor it needs."""
+        """Compile; `fast` selects Euler and Newton. `cfrc_ext` among the fields brings the sensor it needs."""
         spec = self.spec_mjcf()
         if "cfrc_ext" in self.fields:
             _ask_for_contact_wrenches(spec)
         if self.dynamics == "fast":
             spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
-        return spec.compile()
+            spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON
+        with warnings.catch_warnings():  # half_cheetah.xml uses an attribute that MuJoCo is about to drop
+            warnings.filterwarnings("ignore", message=".*settotalmass.*")
+            return spec.compile()
 
     def start(self, key: Array) -> Start:
-        """qpos0 plus uniform noise; qvel noise Gaussian or uniform as in Gymnasium."""
+        """qpos0 plus uniform noise, quaternion normalised; qvel noise Gaussian or uniform as in Gymnasium."""
         key_q, key_v = jax.random.split(key)
         noise, model = self.reset_noise, self.model
         dq = jax.random.uniform(key_q, (model.nq,), minval=-noise, maxval=noise)
@@ -73,21 +77,21 @@ class GymRobot(Task):
             dv = noise * jax.random.normal(key_v, (model.nv,))
         else:
             dv = jax.random.uniform(key_v, (model.nv,), minval=-noise, maxval=noise)
-        return Start(qpos=jnp.asarray(model.qpos0, jnp.float32) + dq, qvel=dv)
+        qpos = jnp.asarray(model.qpos0, jnp.float32) + dq
+        if self.root == 2:  # a free joint: all backends see the same numbers only if the quaternion has unit length
+            qpos = qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
+        return Start(qpos=qpos, qvel=dv)
 
     def obs_spec(self) -> ObsSpec:
         """policy: posture and all rates, no world position; features: position, velocity, posture, rates."""
         n, nq, nv = self.root, self.model.nq, self.model.nv
-        posture, rates = Slice("posture", nq - n, "m, rad, quaternion"), Slice("rates", nv, "m/s, rad/s")
-        features = (Slice("position", n, "m"), Slice("velocity", n, "m/s"), posture, Slice("joint_rates", nv - n))
+        posture = Slice("posture", nq - n, "m, quaternion, rad" if n == 2 else "m, rad")
+        rates, joint_rates = Slice("rates", nv, "m/s, rad/s"), Slice("joint_rates", nv - n, "m/s, rad/s")
+        features = (Slice("position", n, "m"), Slice("velocity", n, "m/s"), posture, joint_rates)
         extra = self.extra_slices()
         return ObsSpec(
             {"policy": (posture, rates, *extra), "critic": (posture, rates, *extra), "features": features}
         )
-
-    def extra_slices(self) -> tuple[Slice, ...]:
-        """Slices a task adds to what policy and critic see."""
-        return ()
 
     def observe(self, data: Data, memory: object) -> dict[str, Array]:
         """Values of all slices."""
@@ -100,9 +104,17 @@ class GymRobot(Task):
             "joint_rates": data.qvel[n:],
         }
 
-    def measure(self, data: Data, memory: object) -> dict[str, Array]:
-        """Distance of the root from the origin, m."""
-        return {"distance": jnp.linalg.norm(data.qpos[: self.root])}
+    def sources(self) -> dict[str, str]:
+        """All of the robot's own slices are parts of qpos and qvel."""
+        n, nq, nv = self.root, self.model.nq, self.model.nv
+        return {
+            **super().sources(),
+            "posture": f"qpos[{n}:{nq}]",
+            "rates": f"qvel[0:{nv}]",
+            "position": f"qpos[0:{n}]",
+            "velocity": f"qvel[0:{n}]",
+            "joint_rates": f"qvel[{n}:{nv}]",
+        }
 
 
 def _ask_for_contact_wrenches(spec: mujoco.MjSpec) -> None:

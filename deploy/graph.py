@@ -1,0 +1,208 @@
+"""What can be exported - a flat policy, a skill set, a controller with its skills - and what it computes, in JAX.
+
+The JAX side here acts through `Skill.act` and `Options.resolve`, as training does; the ONNX graph is written apart
+(`deploy.onnx_graph`) and compared with it at every export (`deploy.check`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.envs.types import Array, EnvSpec
+from repertoire.errors import UserError, unknown
+from repertoire.high_level.options import Options
+from repertoire.skills.skill import Skill
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "swish": jax.nn.swish, "relu": jax.nn.relu, "elu": jax.nn.elu, "tanh": jnp.tanh,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FrozenPolicy:
+    """Normaliser and multi-layer perceptron of a trained policy: the mode of its action distribution.
+
+    Attributes:
+      kernels, biases: of each layer, [in, out] and [out]. mean, var: of the `policy` observation group, [P].
+      activation: between layers. clip: bound on normalised observations.
+    """
+
+    kernels: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+    mean: np.ndarray
+    var: np.ndarray
+    activation: str = "swish"
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise unknown("activation", self.activation, ACTIVATIONS)
+        sizes = [self.mean.size + max(self.latent, 0), *(k.shape[1] for k in self.kernels)]
+        expected = [(*pair, pair[1]) for pair in zip(sizes[:-1], sizes[1:], strict=True)]
+        found = [(*k.shape, *b.shape) for k, b in zip(self.kernels, self.biases, strict=True)]
+        if not self.kernels or found != expected or self.var.shape != self.mean.shape:
+            raise UserError(f"a policy on {self.mean.size} observations cannot have the layers {found}")
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], activation: str) -> FrozenPolicy:
+        """From `policy/kernel<i>`, `policy/bias<i>`, `obs/mean` and `obs/var`, as `Skill.arrays` names them."""
+        count = sum(k.startswith("policy/kernel") for k in arrays)
+        missing = {"obs/mean", "obs/var", *(f"policy/bias{i}" for i in range(count))} - set(arrays)
+        if not count or missing:
+            raise UserError(f"a policy to export needs the array {min(missing, default='policy/kernel0')!r}")
+        kernels, biases = ([np.asarray(arrays[f"policy/{n}{i}"]) for i in range(count)] for n in ("kernel", "bias"))
+        mean, var = (np.asarray(arrays[f"obs/{n}"]) for n in ("mean", "var"))
+        return cls(tuple(kernels), tuple(biases), mean, var, activation)
+
+    @property
+    def latent(self) -> int:
+        """Length of the latent that follows the normalised observation at the input."""
+        return int(self.kernels[0].shape[0]) - self.mean.size if self.kernels else 0
+
+    @property
+    def outputs(self) -> int:
+        """Length of the output."""
+        return int(self.kernels[-1].shape[1])
+
+    def __call__(self, obs: Array) -> Array:
+        """Output [..., A] for observations [..., P]: means of a Gaussian, logits of a choice."""
+        x = jnp.clip((obs - self.mean) / np.sqrt(np.maximum(self.var, 1e-8)), -self.clip, self.clip)
+        for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
+            x = ACTIVATIONS[self.activation](x @ kernel + bias)
+        return x @ self.kernels[-1] + self.biases[-1]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is exported: a function with named inputs and outputs, all float32 [B, width].
+
+    Attributes:
+      kind: `policy`, `skill` or `controller`. spec: of the env. inputs, outputs: name -> width, in order.
+      row: of one row: (inputs in order) -> outputs by name (and `logits` of a controller, for checks).
+      slices: policy slices that `obs` consists of. policy: of a flat policy or a controller. skills: behind it.
+      mode, hold: of a controller. table: skill set index and latent of each option of a `choice` controller.
+    """
+
+    kind: str
+    spec: EnvSpec
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    row: Callable[..., dict[str, Array]]
+    slices: tuple[str, ...]
+    policy: FrozenPolicy | None = None
+    skills: tuple[Skill, ...] = ()
+    mode: str = ""
+    hold: int = 0
+    table: tuple[tuple[int, np.ndarray], ...] = ()
+
+    def fn(self, *inputs: Array) -> dict[str, Array]:
+        """`row`, batched."""
+        return jax.vmap(self.row)(*inputs)
+
+
+def policy_graph(spec: EnvSpec, policy: FrozenPolicy) -> Graph:
+    """`obs` -> `action`, `ctrl` of a flat policy."""
+    if spec.discrete:
+        raise UserError(f"env {spec.name} has discrete actions: export the controller with its skills instead")
+    _must_equal(policy.outputs, spec.action_size, f"actions of env {spec.name}")
+    names = tuple(s.name for s in spec.obs.groups["policy"])
+    _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
+    finish = _actuate(spec)
+    inputs = {"obs": policy.mean.size}
+    return Graph("policy", spec, inputs, _outputs(spec), lambda obs: finish(policy(obs)), names, policy)
+
+
+def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
+    """`obs`, `z` -> `action`, `ctrl` of a skill set; `obs` holds its own slices, `z` is projected on its prior."""
+    skill.fits(spec)
+    finish, width = _actuate(spec), len(spec.obs.index("policy", skill.slices))
+
+    def row(obs: Array, z: Array) -> dict[str, Array]:
+        return finish(skill.act(obs, skill.prior.project(z)))
+
+    inputs = {"obs": width, "z": skill.prior.size}
+    return Graph("skill", spec, inputs, _outputs(spec), row, skill.slices, skills=(skill,))
+
+
+def controller_graph(policy: FrozenPolicy, options: Options, hold: int) -> Graph:
+    """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next`: the whole stack for one control step.
+
+    `z` is what the controller holds: the latent (mode `latent`) or the index of the option (mode `choice`). Where
+    `decide` > 0.5, at every `hold`-th control step, the controller chooses anew; else `z_next` is `z`.
+    """
+    if hold < 1:
+        raise UserError(f"controller.hold must be at least 1, got {hold}")
+    spec, (owner, latents) = options.env, options.table
+    choice = options.mode == "choice"
+    _must_equal(policy.outputs, len(owner) if choice else options.size, f"outputs of a {options.mode} controller")
+    _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
+    fixed, finish, state = _Fixed.of(options), _actuate(spec), 1 if choice else options.size
+
+    def row(obs: Array, z: Array, decide: Array) -> dict[str, Array]:
+        logits = policy(obs)
+        if choice:
+            index = jnp.where(decide[0] > 0.5, jnp.argmax(logits).astype(obs.dtype), z[0])
+            command, z_next = fixed.resolve(index.astype(jnp.int32)), index[None]
+        else:
+            z_next = jnp.where(decide > 0.5, fixed.resolve(logits)[0], z)
+            command = (z_next, jnp.zeros((), jnp.int32))
+        return {**finish(fixed.act(obs, command)), "z_next": z_next, "logits": logits}
+
+    rows = zip(owner, (z for group in latents for z in group), strict=True) if choice else ()
+    return Graph(
+        kind="controller",
+        spec=spec,
+        inputs={"obs": policy.mean.size, "z": state, "decide": 1},
+        outputs={**_outputs(spec), "z_next": state},
+        row=row,
+        slices=tuple(s.name for s in spec.obs.groups["policy"]),
+        policy=policy,
+        skills=options.skills,
+        mode=options.mode,
+        hold=hold,
+        table=tuple((int(i), np.asarray(z)) for i, z in rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Fixed(Options):
+    """Options whose table is drawn before tracing: inside a trace, random latents are no numpy arrays."""
+
+    drawn: Any = None
+
+    @classmethod
+    def of(cls, options: Options) -> _Fixed:
+        fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+        return cls(**fields, drawn=options.table)
+
+    @property
+    def table(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """As drawn."""
+        return self.drawn
+
+
+def _actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:
+    """Clipped action and actuator units, as the env maps them."""
+    low, high = np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
+
+    def finish(action: Array) -> dict[str, Array]:
+        action = jnp.clip(action, -1.0, 1.0)
+        return {"action": action, "ctrl": low + (action + 1) * 0.5 * (high - low)}
+
+    return finish
+
+
+def _outputs(spec: EnvSpec) -> dict[str, int]:
+    return {"action": spec.action_size, "ctrl": spec.action_size}
+
+
+def _must_equal(found: int, wanted: int, what: str) -> None:
+    if found != wanted:
+        raise UserError(f"the policy has {found} {what}, expected {wanted}: was it trained on another env or library?")

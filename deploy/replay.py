@@ -1,0 +1,197 @@
+"""Closed-loop replay: the same starts in our env with the JAX policy, and in plain C MuJoCo with the exported files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.deploy import runner
+from repertoire.envs import physics
+from repertoire.envs.mujoco_env import MujocoEnv
+from repertoire.envs.types import Array, Data, State
+from repertoire.errors import UserError
+
+#: Contacts are chaotic: a replay must follow within FIRST (m, rad) for a few steps, and later within TWINS times
+#: the gap that NUDGE on every action opens between two runs of the env.
+FIRST_STEPS, FIRST = 5, 1e-3
+TIGHT_STEPS, TWINS, NUDGE = 20, 10.0, 1e-5
+OBS_TOLERANCE = 1e-5
+SIGMAS = 4.0
+
+
+class Episodes(NamedTuple):
+    """Recorded in the env: N starts, T control steps, no resets in between."""
+
+    start: State  # [N]
+    z: np.ndarray  # [N, D] latent of a skill; [N, 0] otherwise
+    obs: np.ndarray  # [N, T, P] of the contract's terms
+    qpos: np.ndarray  # [N, T + 1, nq]
+    twin: np.ndarray  # [N, T + 1, nq] the same with NUDGE on every action
+    memory: Any  # [N, T, ...] that each action was chosen under
+    returns: np.ndarray  # [N] up to the first termination
+
+
+def record(
+    env: MujocoEnv, contract: Mapping[str, Any], jax_fn: Callable[..., Mapping[str, Any]], starts: int, steps: int,
+    seed: int,
+) -> Episodes:  # fmt: skip
+    """Run the policy in `env` on the native backend."""
+    env, inputs = on_native(env), contract["onnx"]["inputs"]
+    index = env.spec.obs.index("policy", tuple(t["name"] for t in contract["observation"]["terms"]))
+    hold = contract["hierarchy"]["hold"] if contract["hierarchy"] else 1
+    keys = jax.random.split(jax.random.key(seed), starts)
+    start = jax.jit(jax.vmap(env.reset))(keys)
+    if start.data.overrides:
+        raise UserError(f"env {env.spec.name} randomises its model: replay an env without randomisation")
+    z = draw_latents(contract, starts, np.random.default_rng(seed))
+
+    def step(nudge: Array, carry: tuple[State, Array], t: Array) -> Any:
+        state, held = carry
+        given = {"obs": state.obs["policy"][:, index], "z": held, "decide": jnp.full((starts, 1), t % hold == 0)}
+        given["decide"] = given["decide"].astype(jnp.float32)
+        out = jax_fn(*(given[name] for name in inputs))
+        after = jax.vmap(env.step)(state, out["action"] + nudge)
+        seen = (given["obs"], state.memory, after.data.qpos, after.reward, after.terminated)
+        return (after, jnp.asarray(out.get("z_next", held), jnp.float32)), seen
+
+    @jax.jit
+    def run(nudge: Array) -> Any:
+        _, seen = jax.lax.scan(functools.partial(step, nudge), (start, jnp.asarray(z)), jnp.arange(steps))
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), seen)
+
+    obs, memory, qpos, reward, ended = jax.tree.map(np.asarray, run(jnp.zeros(())))
+    twin = np.asarray(run(jnp.asarray(NUDGE))[2])
+    first = np.asarray(start.data.qpos)[:, None]
+    qpos, twin = (np.concatenate([first, x], axis=1) for x in (qpos, twin))
+    return Episodes(start, z, obs, qpos, twin, memory, _until_end(reward, ended))
+
+
+def on_native(env: MujocoEnv) -> MujocoEnv:
+    """`env` on C MuJoCo, without sensor noise: the two loops must see the same."""
+    quiet = MujocoEnv(env.task, physics.make("native", env.task.model, env.task.fields))
+    quiet._noise = np.zeros_like(quiet._noise)
+    return quiet
+
+
+def draw_latents(contract: Mapping[str, Any], n: int, rng: np.random.Generator) -> np.ndarray:
+    """What can be held: [n, D] latents of the prior, or [n, 1] indices of options; [n, 0] for a flat policy."""
+    width, hierarchy = contract["onnx"]["inputs"].get("z", 0), contract["hierarchy"]
+    z = rng.normal(size=(n, width))
+    if hierarchy and hierarchy["mode"] == "choice":
+        z = rng.integers(0, len(hierarchy["options"]), (n, 1))
+    elif hierarchy and hierarchy["skills"][0]["latent"] == "sphere":
+        z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    elif hierarchy and hierarchy["skills"][0]["latent"] == "one_hot":
+        z = np.eye(width)[rng.integers(0, width, n)]
+    return z.astype(np.float32)
+
+
+def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> dict[str, Any]:
+    """Replay `episodes` with the export. Returns figures, or why there is no replay, and `problems`."""
+    missing = [c for c in loaded.commands if not hasattr(episodes.memory, c)]
+    if missing:
+        return {"skipped": f"the runner has no source for {', '.join(missing)}", "problems": []}
+    env, steps = on_native(env), episodes.obs.shape[1]
+    runs = [_replay(loaded, env, episodes, i) for i in range(len(episodes.qpos))]
+    log, data = (jax.tree.map(lambda *rows: np.stack(rows), *part) for part in zip(*runs, strict=True))
+    qpos = log["qpos"]
+    returns, expected_obs = _score(env, episodes.start, log["action"], data)
+    names = tuple(t["name"] for t in loaded.contract["observation"]["terms"])
+    expected_obs = expected_obs[..., env.spec.obs.index("policy", names)]
+    root = loaded.contract["root"]
+    gap, twin = np.abs(qpos - episodes.qpos), np.abs(episodes.twin - episodes.qpos)
+    figures = {
+        "starts": len(runs),
+        "steps": steps,
+        f"qpos_error_{FIRST_STEPS}": float(gap[:, : FIRST_STEPS + 1].max()),
+        f"qpos_error_{TIGHT_STEPS}": float(gap[:, : TIGHT_STEPS + 1].max()),
+        f"qpos_twin_{TIGHT_STEPS}": float(twin[:, : TIGHT_STEPS + 1].max()),
+        "qpos_error_end": float(gap[:, -1].max()),
+        "observation_error": float(np.abs(log["obs"] - expected_obs).max()),
+        "return": _compare(episodes.returns, returns),
+        "reach_m": _compare(_reach(episodes.qpos, root), _reach(qpos, root)),
+    }
+    return {**figures, "problems": _problems(figures)}
+
+
+def _problems(figures: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not figures["observation_error"] <= OBS_TOLERANCE:
+        problems.append(f"observations rebuilt by the runner are off by {figures['observation_error']:.2g}")
+    limits = {FIRST_STEPS: FIRST, TIGHT_STEPS: max(FIRST, TWINS * figures[f"qpos_twin_{TIGHT_STEPS}"])}
+    for steps, limit in limits.items():
+        if not figures[f"qpos_error_{steps}"] <= limit:
+            error = figures[f"qpos_error_{steps}"]
+            problems.append(f"the replay is off by {error:.2g} within {steps} steps, allowed is {limit:.2g}")
+    for name in ("return", "reach_m"):
+        if not figures[name]["sigmas"] <= SIGMAS:
+            problems.append(f"mean {name} is {figures[name]['export']:.3g}, in training {figures[name]['jax']:.3g}")
+    return problems
+
+
+def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -> tuple[dict[str, Any], Data]:
+    """(trajectory, tasks' view of it [T + 1]) of start `i`."""
+    skill = loaded.contract["kind"] == "skill"
+    loaded.reset(z=episodes.z[i] if skill else None)
+    fields: dict[str, list[np.ndarray]] = {name: [] for name in ("time", "qpos", "qvel", *env.task.fields)}
+
+    def look(data: Any) -> None:
+        for name, values in fields.items():
+            values.append(np.array(getattr(data, name), np.float32))
+
+    def commands(t: int) -> dict[str, Any]:
+        return {name: np.asarray(getattr(episodes.memory, name))[i, t] for name in loaded.commands}
+
+    start = (episodes.qpos[i, 0], np.asarray(episodes.start.data.qvel)[i])
+    out = loaded.simulate(episodes.obs.shape[1], start=start, commands=commands, on_step=look)
+    stacked = {name: np.stack(values) for name, values in fields.items()}
+    return out, Data(backend=None, **stacked)
+
+
+def _score(env: MujocoEnv, start: State, actions: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [N] and policy observations [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
+    task = env.task
+
+    def step(carry: tuple[Any, Array], seen: Any) -> Any:
+        (memory, key), (before, after, action, t) = carry, seen
+        key, memory_key, _ = jax.random.split(key, 3)  # as `MujocoEnv.step` does, so that goals are drawn alike
+        obs = env.spec.obs.build(task.observe(before, memory))["policy"]
+        new = task.advance(memory_key, before, after, action, memory, t)
+        terms = task.terms(before, after, action, memory)
+        reward = sum((task.weights.get(k, 0.0) * v for k, v in terms.items()), start=jnp.zeros(()))
+        return (new, key), (obs, reward, task.terminated(after, new))
+
+    def episode(memory: Any, key: Array, data: Data, actions: Array) -> Any:
+        before, after = (jax.tree.map(lambda x, s=s: x[s], data) for s in (slice(None, -1), slice(1, None)))
+        return jax.lax.scan(step, (memory, key), (before, after, actions, jnp.arange(1, len(actions) + 1)))[1]
+
+    out = jax.jit(jax.vmap(episode))(start.memory, start.key, data, actions)
+    obs, reward, ended = (np.asarray(x) for x in out)
+    return _until_end(reward, ended), obs
+
+
+def _until_end(reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Sums [N] of reward [N, T] up to and including the first end."""
+    alive = np.cumsum(ended, axis=1) - ended == 0
+    return (reward * alive).sum(axis=1)
+
+
+def _reach(qpos: np.ndarray, root: int) -> np.ndarray:
+    """Distance [N] of the root from where it started, m."""
+    return np.linalg.norm(qpos[:, -1, :root] - qpos[:, 0, :root], axis=1)
+
+
+def _compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Means, and their difference in standard errors (contacts are chaotic: long runs agree in the mean only)."""
+    spread = np.sqrt((expected.var() + found.var()) / len(expected))
+    gap = abs(float(expected.mean() - found.mean()))
+    return {
+        "jax": float(expected.mean()),
+        "export": float(found.mean()),
+        "sigmas": 0.0 if gap <= 1e-3 * max(1.0, abs(float(expected.mean()))) else gap / max(float(spread), 1e-9),
+    }

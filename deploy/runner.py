@@ -1,0 +1,436 @@
+"""Runs an exported policy. This file stands alone: copy the export folder to a robot computer and call it.
+
+    python runner.py [EXPORT_DIR] --steps 200 [--latency 1] [--noise 0.01] [--z 1,0] [--goal "3,4;5,6"] [--view]
+
+It reads `contract.json` and the ONNX file that the contract names; numpy and onnxruntime are all it needs on a robot,
+and mujoco to simulate. Vectors are in the order of the contract; models are addressed by joint and actuator *name*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 1
+KINDS = ("policy", "skill", "controller")
+Command = Mapping[str, Any]
+
+#: The contract: exact keys; [x] is a list of x, (x,) is x or null, `dict` is free, float takes integers too.
+_FILE = {"file": str, "sha256": str}
+CONTRACT: dict[str, Any] = {
+    "schema": int,
+    "kind": str,
+    "env": str,
+    "onnx": {**_FILE, "opset": int, "inputs": dict, "outputs": dict},
+    "model": {"mujoco": str, "xml": (_FILE,), "mjb": _FILE},
+    "timing": {"control_dt": float, "physics_dt": float, "substeps": int, "episode_length": int},
+    "joints": [{"name": str, "type": str, "qpos": [int], "qvel": [int], "default": [float], "range": ([float],)}],
+    "default_pose": [float],
+    "root": int,
+    "actuators": [
+        {
+            "name": str, "joint": (str,), "type": str, "gear": [float], "ctrl_range": ([float],),
+            "force_range": ([float],), "kp": (float,), "kd": (float,), "note": str,
+        }
+    ],
+    "action": {"clip": [float], "scale": [float], "offset": [float], "note": str},
+    "observation": {
+        "terms": [
+            {
+                "name": str, "size": int, "unit": str, "scale": float, "clip": ([float],), "noise": float,
+                "history": int, "source": str,
+            }
+        ],
+        "normaliser": str,
+    },
+    "commands": [{"name": str, "size": int, "unit": str, "range": ([[float]],), "hold": int, "note": str}],
+    "latent": ({"kind": str, "size": int, "hold": int, "note": str},),
+    "hierarchy": (
+        {
+            "mode": str, "hold": int, "macro_dt": float, "state": int, "options": [{"skill": str, "latent": [float]}],
+            "skills": [{"name": str, "version": (str,), "digest": str, "slices": [str], "latent": str, "size": int}],
+        },
+    ),
+    "provenance": dict,
+}  # fmt: skip
+
+_SLICE = r"(qpos|qvel)\[(\d+):(\d+)\]"
+_SOURCE = re.compile(rf"(?:{_SLICE}|command\.(\w+)(?: - {_SLICE})?)")
+
+
+class ExportError(ValueError):
+    """Bad export or bad input; the message is one line."""
+
+
+def _validate(value: Any, shape: Any, path: str) -> None:
+    """Raise `ExportError` unless `value` has exactly the declared `shape`."""
+    if isinstance(shape, tuple):
+        if value is not None:
+            _validate(value, shape[0], path)
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise ExportError(f"contract: {path} must be an object; export again")
+        for problem, keys in (("is missing", shape.keys() - value.keys()), ("is unknown", value.keys() - shape.keys())):
+            if keys:
+                raise ExportError(f"contract: field {path}.{min(keys)} {problem}; export again with this version")
+        for key, inner in shape.items():
+            _validate(value[key], inner, f"{path}.{key}")
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise ExportError(f"contract: {path} must be a list; export again")
+        for i, item in enumerate(value):
+            _validate(item, shape[0], f"{path}[{i}]")
+    elif isinstance(value, bool) or not isinstance(value, (int, float) if shape is float else shape):
+        raise ExportError(f"contract: {path} must be a {shape.__name__}, got {value!r}; export again")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_contract(folder: str | Path) -> dict[str, Any]:
+    """Contract of an export folder, with every field and every file's hash checked. Raises `ExportError`."""
+    folder = Path(folder)
+    try:
+        contract = json.loads((folder / "contract.json").read_text())
+    except OSError as e:
+        raise ExportError(f"{folder} is no export: no readable contract.json in it") from e
+    except ValueError as e:
+        raise ExportError(f"{folder}/contract.json is no JSON ({e}); export again") from e
+    if not isinstance(contract, dict) or contract.get("schema") != SCHEMA:
+        found = contract.get("schema") if isinstance(contract, dict) else None
+        raise ExportError(f"contract has schema {found!r}, this runner reads {SCHEMA}; export again")
+    _validate(contract, CONTRACT, "contract")
+    if contract["kind"] not in KINDS:
+        raise ExportError(f"contract: kind {contract['kind']!r} is none of {', '.join(KINDS)}; export again")
+    for term in contract["observation"]["terms"]:
+        if term["history"] != 1 or not _SOURCE.fullmatch(term["source"]):
+            raise ExportError(f"contract: this runner cannot read observation {term['name']!r}; export again")
+    for entry in (contract["onnx"], contract["model"]["xml"], contract["model"]["mjb"]):
+        if entry is not None and not (folder / entry["file"]).is_file():
+            raise ExportError(f"{entry['file']} is missing in {folder}; copy the whole export")
+        if entry is not None and sha256(folder / entry["file"]) != entry["sha256"]:
+            raise ExportError(f"{folder / entry['file']} is not the file this contract was written for; export again")
+    return contract
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What reality adds: `latency` control steps between observation and actuation, Gaussian `noise` (standard
+    deviation, in each observation's own unit, commands excepted), `seed` of the noise."""
+
+    latency: int = 0
+    noise: float = 0.0
+    seed: int = 0
+
+
+class Runner:
+    """An exported policy, skill or controller with its memory (held latent, clock).
+
+    Args:
+      export_dir: folder with `contract.json`.
+    """
+
+    def __init__(self, export_dir: str | Path) -> None:
+        import onnxruntime
+
+        self.folder, self.contract = Path(export_dir), load_contract(export_dir)
+        onnx, options = self.contract["onnx"], onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        path = str(self.folder / onnx["file"])
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if [i.name for i in self.session.get_inputs()] != list(onnx["inputs"]):
+            raise ExportError(f"{onnx['file']} does not have the inputs {', '.join(onnx['inputs'])}; export again")
+        self.terms = self.contract["observation"]["terms"]
+        self.commands = {c["name"]: c for c in self.contract["commands"]}
+        self.dt = self.contract["timing"]["control_dt"]
+        self.reset()
+
+    def reset(self, goals: Any = None, z: Any = None, seed: int = 0) -> None:
+        """Start an episode.
+
+        Args:
+          goals: [n, size] world positions, m, each held for the command's `hold` steps (the last for ever).
+            By default drawn from the command's range by `seed`, where it has one.
+          z: latent [size] of a skill; by default the first axis.
+        """
+        self.t, self.obs, self.action = 0, np.zeros(0, np.float32), np.zeros(0, np.float32)
+        width = self.contract["onnx"]["inputs"].get("z", 0)
+        start = np.eye(1, width)[0] if z is None else np.asarray(z, float).ravel()
+        if z is not None and self.contract["kind"] != "skill":
+            raise ExportError(f"this {self.contract['kind']} takes no latent: leave z away")
+        if start.shape != (width,):
+            raise ExportError(f"the latent has {width} entries, got {start.size}")
+        self.z = start.astype(np.float32)
+        self.goals = self._goals(goals, seed)
+
+    def _goals(self, goals: Any, seed: int) -> np.ndarray | None:
+        command = self.commands.get("goal")
+        if command is None:
+            if goals is not None:
+                raise ExportError(f"this {self.contract['kind']} takes no goal: leave goals away")
+            return None
+        if goals is not None:
+            given = np.atleast_2d(np.asarray(goals, float))
+            if given.ndim != 2 or given.shape[1] != command["size"]:
+                raise ExportError(f"a goal has {command['size']} entries ({command['unit']})")
+            return given
+        if command["range"] is None:
+            return None
+        low, high = np.asarray(command["range"]).T
+        return np.cumsum(np.random.default_rng(seed).uniform(low, high, (1000, command["size"])), axis=0)
+
+    def command(self) -> dict[str, np.ndarray]:
+        """What is asked for at this step: the current goal."""
+        if self.goals is None:
+            return {}
+        hold = self.commands["goal"]["hold"]
+        return {"goal": self.goals[min(self.t // hold, len(self.goals) - 1) if hold else 0]}
+
+    def observe(self, qpos: Any, qvel: Any, command: Command, noise: Callable[[int], Any] | None = None) -> np.ndarray:
+        """Observation [P] float32 from qpos [nq], qvel [nv] and commands; `noise(size)` is added to sensor terms."""
+        state = {"qpos": np.asarray(qpos, np.float32), "qvel": np.asarray(qvel, np.float32)}
+        parts = []
+        for term in self.terms:
+            value = self._value(term, state, command)
+            if noise is not None and "command" not in term["source"]:
+                value = value + noise(value.size)
+            if term["clip"] is not None:
+                value = np.clip(value, *term["clip"])
+            parts.append(value.astype(np.float32) * np.float32(term["scale"]))
+        return np.concatenate(parts)
+
+    def _value(self, term: Mapping[str, Any], state: Mapping[str, np.ndarray], command: Command) -> np.ndarray:
+        match = _SOURCE.fullmatch(term["source"])
+        assert match is not None  # load_contract checked
+        kind, a, b, name, minus, c, d = match.groups()
+        if kind:
+            value = state[kind][int(a) : int(b)]
+        elif name not in command:
+            raise ExportError(f"command {name!r} is missing: act(qpos, qvel, {{{name!r}: [{term['size']} numbers]}})")
+        else:
+            value = np.asarray(command[name], np.float32).ravel()
+            value = value - state[minus][int(c) : int(d)] if minus else value
+        if value.size != term["size"]:
+            raise ExportError(f"observation {term['name']!r} has {term['size']} entries, got {value.size}")
+        return value
+
+    def act(self, qpos: Any, qvel: Any, command: Command | None = None, noise: Any = None) -> np.ndarray:
+        """One control step: actuator controls [nu] for qpos [nq], qvel [nv], in the order of the contract.
+
+        `command` overrides the goals given to `reset`. Call it once per control period: it advances the clock.
+        """
+        self.obs = self.observe(qpos, qvel, self.command() if command is None else command, noise)
+        inputs, hierarchy = {"obs": self.obs[None], "z": self.z[None]}, self.contract["hierarchy"]
+        if hierarchy is not None:
+            inputs["decide"] = np.full((1, 1), self.t % hierarchy["hold"] == 0, np.float32)
+        names = list(self.contract["onnx"]["outputs"])
+        feed = {name: inputs[name] for name in self.contract["onnx"]["inputs"]}
+        out = {k: v[0] for k, v in zip(names, self.session.run(names, feed), strict=True)}
+        self.z, self.action, self.t = out.get("z_next", self.z), out["action"], self.t + 1
+        return out["ctrl"]
+
+    def simulate(
+        self,
+        steps: int,
+        model: Any = None,
+        start: tuple[Any, Any] | None = None,
+        commands: Callable[[int], Command] | None = None,
+        disturbance: Disturbance | None = None,
+        on_step: Callable[[Any], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Closed loop in C MuJoCo from `start` (qpos, qvel; the default pose at rest), after `reset`.
+
+        Args:
+          model: `mujoco.MjModel` to run in, matched by names (the exported one). commands: step -> commands, in place
+            of the goals. on_step: called with the `mujoco.MjData` at the start and after every step.
+        Returns: qpos [T+1, nq], qvel [T+1, nv], ctrl, obs, action [T, .] and, for a controller, its `z` [T, .].
+        """
+        world, extra = World(self, model), disturbance or Disturbance()
+        rng, size = np.random.default_rng(extra.seed), len(self.contract["actuators"])
+        noise = (lambda n: rng.normal(0.0, extra.noise, n)) if extra.noise else None
+        world.reset(*(start or (self.contract["default_pose"], np.zeros(len(world.v)))))
+        queue = [np.asarray(self.contract["action"]["offset"])] * extra.latency
+        log: dict[str, list[Any]] = {k: [] for k in ("qpos", "qvel", "ctrl", "obs", "action", "z")}
+        for step in range(steps + 1):
+            qpos, qvel = world.state()
+            for name, value in (("qpos", qpos), ("qvel", qvel)):
+                log[name].append(value)
+            if on_step is not None:
+                on_step(world.data)
+            if step == steps:
+                break
+            queue.append(self.act(qpos, qvel, commands(step) if commands else None, noise).reshape(size))
+            world.step(queue.pop(0))
+            for name, value in (("ctrl", world.ctrl()), ("obs", self.obs), ("action", self.action), ("z", self.z)):
+                log[name].append(value)
+        return {name: np.asarray(values) for name, values in log.items()}
+
+
+class World:
+    """A MuJoCo model, seen in the contract's order of joints and actuators.
+
+    Args:
+      runner: the loaded export. model: `mujoco.MjModel` with the contract's joints and actuators, in any order and
+        among others; None loads the exported one (the binary if this is the MuJoCo that wrote it: XML rounds numbers).
+    """
+
+    def __init__(self, runner: Runner, model: Any = None) -> None:
+        import mujoco
+
+        self.mujoco, contract = mujoco, runner.contract
+        self.model = _load_model(runner.folder, contract["model"]) if model is None else model.__copy__()
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self.data = mujoco.MjData(self.model)
+        joints, obj = contract["joints"], mujoco.mjtObj
+        ids = [self._id(obj.mjOBJ_JOINT, j["name"], "joint") for j in joints]
+        self.q = _addresses(self.model.jnt_qposadr, ids, [j["qpos"] for j in joints])
+        self.v = _addresses(self.model.jnt_dofadr, ids, [j["qvel"] for j in joints])
+        self.u = np.array([self._actuator(a) for a in contract["actuators"]], int)
+        ratio = runner.dt / self.model.opt.timestep
+        self.substeps = round(ratio)
+        if self.substeps < 1 or abs(ratio - self.substeps) > 1e-6:
+            raise ExportError(
+                f"the model's timestep {self.model.opt.timestep} s does not divide the control period {runner.dt} s"
+            )
+
+    def reset(self, qpos: Any, qvel: Any) -> None:
+        """Place the robot; kinematics are computed."""
+        self.mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[self.q], self.data.qvel[self.v] = qpos, qvel
+        self.mujoco.mj_forward(self.model, self.data)
+
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """(qpos [nq], qvel [nv]) in the contract's order. Raises `ExportError` when the physics diverged."""
+        qpos, qvel = self.data.qpos[self.q], self.data.qvel[self.v]
+        if not (np.abs(np.concatenate([qpos, qvel])) < 1e6).all():  # NaN compares false
+            raise ExportError(f"the simulation diverged at {self.data.time:.2f} s")
+        return qpos, qvel
+
+    def ctrl(self) -> np.ndarray:
+        """Controls [nu] in the contract's order."""
+        return self.data.ctrl[self.u]
+
+    def step(self, ctrl: np.ndarray) -> None:
+        """One control period under constant `ctrl` [nu]."""
+        self.data.ctrl[self.u] = ctrl
+        self.mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+
+    def _id(self, kind: Any, name: str, what: str) -> int:
+        found = self.mujoco.mj_name2id(self.model, kind, name)
+        if found < 0:
+            raise ExportError(f"the model has no {what} {name!r}, which the contract names")
+        return found
+
+    def _actuator(self, actuator: Mapping[str, Any]) -> int:
+        """Id by name; an actuator that has no name is known by its joint."""
+        obj = self.mujoco.mjtObj
+        found = self.mujoco.mj_name2id(self.model, obj.mjOBJ_ACTUATOR, actuator["name"])
+        if found >= 0 or actuator["joint"] is None:
+            return found if found >= 0 else self._id(obj.mjOBJ_ACTUATOR, actuator["name"], "actuator")
+        joint = self._id(obj.mjOBJ_JOINT, actuator["joint"], "joint")
+        driving = np.flatnonzero(self.model.actuator_trnid[:, 0] == joint)
+        if len(driving) != 1:
+            raise ExportError(f"the model has {len(driving)} actuators on joint {actuator['joint']!r}, need one")
+        return int(driving[0])
+
+
+def _addresses(table: Any, ids: list[int], wanted: list[list[int]]) -> np.ndarray:
+    """Model addresses [n] of the contract's positions: `wanted` are the contract's (start, size) of each joint."""
+    out = np.full(sum(size for _, size in wanted), -1)
+    for joint, (start, size) in zip(ids, wanted, strict=True):
+        out[start : start + size] = int(table[joint]) + np.arange(size)
+    return out
+
+
+def _load_model(folder: Path, entry: Mapping[str, Any]) -> Any:
+    import mujoco
+
+    if mujoco.__version__ == entry["mujoco"]:
+        return mujoco.MjModel.from_binary_path(str(folder / entry["mjb"]["file"]))
+    if entry["xml"] is None:
+        raise ExportError(f"this model needs mujoco {entry['mujoco']}, here is {mujoco.__version__}: give --model FILE")
+    return mujoco.MjModel.from_xml_path(str(folder / entry["xml"]["file"]))
+
+
+class _Viewer:
+    """MuJoCo's viewer as an `on_step`, at real time."""
+
+    def __init__(self, dt: float) -> None:
+        self.dt, self.handle, self.next = dt, None, 0.0
+
+    def __call__(self, data: Any) -> None:
+        import time
+
+        if self.handle is None:
+            import mujoco.viewer
+
+            self.handle, self.next = mujoco.viewer.launch_passive(data.model, data), time.time()
+        self.handle.sync()
+        self.next += self.dt
+        time.sleep(max(0.0, self.next - time.time()))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(x) for x in text.split(",")]
+    except ValueError as e:
+        raise ExportError(f"{text!r} is no list of numbers such as 1,0") from e
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description="Run an export in C MuJoCo.")
+    p.add_argument("export_dir", nargs="?", default=Path(__file__).parent)
+    p.add_argument("--steps", type=int, default=200, help="control steps")
+    p.add_argument("--latency", type=int, default=0, help="control steps between observation and actuation")
+    p.add_argument("--noise", type=float, default=0.0, help="standard deviation of observation noise")
+    p.add_argument("--z", help="latent of a skill: 1,0")
+    p.add_argument("--goal", help='goals in the world frame, m: "3,4;5,6"')
+    p.add_argument("--seed", type=int, default=0, help="of noise and of goals that are not given")
+    p.add_argument("--model", help="MJCF to run in, in place of the exported model")
+    p.add_argument("--view", action="store_true", help="show it")
+    return p.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Simulate, print the distance travelled and the mean control."""
+    args = _arguments(argv)
+    if args.steps < 1 or args.latency < 0 or args.noise < 0:
+        raise ExportError("--steps must be at least 1, --latency and --noise at least 0")
+    runner, model = Runner(args.export_dir), None
+    if args.model:
+        import mujoco
+
+        model = mujoco.MjModel.from_xml_path(args.model)
+    goals = [_numbers(g) for g in args.goal.split(";")] if args.goal else None
+    runner.reset(goals=goals, z=_numbers(args.z) if args.z else None, seed=args.seed)
+    extra = Disturbance(args.latency, args.noise, args.seed)
+    view = _Viewer(runner.dt) if args.view else None
+    out = runner.simulate(args.steps, model, disturbance=extra, on_step=view)
+    root = out["qpos"][:, : runner.contract["root"]]
+    print(
+        f"{runner.contract['kind']} on {runner.contract['env']}: {np.linalg.norm(root[-1] - root[0]):.2f} m from the "
+        f"start after {args.steps * runner.dt:.2f} s, path {np.linalg.norm(np.diff(root, axis=0), axis=1).sum():.2f} m, "
+        f"mean |ctrl| {np.abs(out['ctrl']).mean():.3f}"
+    )
+    if runner.goals is not None:
+        last = runner.command()["goal"]
+        print(f"distance to the last goal: {np.linalg.norm(last - root[-1][: len(last)]):.2f} m")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ExportError, ImportError, ValueError, RuntimeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

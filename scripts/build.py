@@ -1,0 +1,134 @@
+"""From a resolved config to objects: env, objective, learner, controller; and back from a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from repertoire.algos import trainer
+from repertoire.algos.learner import Learner
+from repertoire.algos.ppo import PPOConfig
+from repertoire.envs import registry as envs
+from repertoire.errors import UserError, unknown
+from repertoire.experiment import checkpoints
+from repertoire.experiment.run_dir import RunDir
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.options import Options
+from repertoire.skills.library import Library
+from repertoire.skills.objectives import registry as objectives
+
+Config = Mapping[str, Any]
+
+
+def prepare(config: Config) -> None:
+    """Numerics and the compilation cache, before anything is compiled."""
+    precision = str(config.get("matmul_precision", "highest"))
+    allowed = ("default", "high", "highest")
+    if precision not in allowed:
+        raise unknown("matmul_precision", precision, allowed)
+    jax.config.update("jax_default_matmul_precision", None if precision == "default" else precision)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "repertoire" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def dataclass_of(cls: type, values: Config, kind: str) -> Any:
+    """`cls(**values)` with unknown names and wrong types answered in one line; lists become tuples."""
+    hints = typing.get_type_hints(cls)
+    kwargs = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise unknown(f"setting of {kind}", f"{kind}.{key}", [f"{kind}.{h}" for h in hints])
+        kwargs[key] = _cast(f"{kind}.{key}", value, hints[key])
+    return cls(**kwargs)
+
+
+def _cast(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = hint in (int, float, bool, str)
+    if plain and not (type(value) is hint) and not (hint is float and isinstance(value, float)):
+        raise UserError(f"{name} must be {_article(hint)}, got {value!r}")
+    return value
+
+
+def _article(hint: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint]
+
+
+def env_of(config: Config) -> Any:
+    """Env of a config, on its physics backend."""
+    options = dict(config["env"])
+    return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
+
+
+def learner_of(kind: str, config: Config, library: str | None = None) -> Learner:
+    """The learner of a training config; `kind` is the run's kind."""
+    algo = dataclass_of(PPOConfig, config["algo"], "algo")
+    env, objective, features = env_of(config), None, None
+    if kind == "train-skills":
+        objective, features = objective_of(config)
+        if features is not None:
+            _check_features(env, features)
+    if kind == "train-controller":
+        env = macro_of(config, env, algo.gamma, library)
+        algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
+    steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
+    if config["total_steps"] < 1:
+        raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
+    return Learner(env, algo, objective, features, total_updates=-(-int(config["total_steps"]) // steps))
+
+
+def objective_of(config: Config) -> tuple[Any, tuple[str, ...] | None]:
+    """Objective and its feature slices."""
+    options = dict(config["objective"])
+    features = options.pop("features", None)
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return objectives.make(options.pop("name"), **options), None if features is None else tuple(features)
+
+
+def macro_of(config: Config, env: Any, gamma: float, library: str | None = None) -> MacroEnv:
+    """Macro env of a controller config over library skills."""
+    controller = config["controller"]
+    if controller["kind"] != "sequence":
+        raise unknown("controller", controller["kind"], ["sequence"])
+    store = Library(library or config["library"])
+    references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
+    skills = tuple(store.load(r) for r in references)
+    options = Options(skills, env.spec, controller["mode"], int(controller["per_skill"]))
+    return MacroEnv(env, options, int(controller["hold"]), gamma)
+
+
+def _check_features(env: Any, features: tuple[str, ...]) -> None:
+    try:
+        env.spec.obs.index("features", features)
+    except KeyError as error:
+        raise UserError(f"objective.features: {error.args[0]}") from None
+
+
+def restore(run: RunDir, learner: Learner) -> tuple[int, Any]:
+    """(update, state) of the newest intact checkpoint of a run. Raises `UserError` when there is none."""
+    seeds = int(run.config["num_seeds"])
+    template = jax.eval_shape(trainer.programs(learner, seeds).init, trainer.seed_keys(run.config["seed"], seeds))
+    found = checkpoints.restore_latest(run.checkpoints, template, warn=lambda line: print(f"warning: {line}"))
+    if found is None:
+        raise UserError(f"{run.path} holds no checkpoint yet: train it first (the same command resumes it)")
+    return found
+
+
+def pinned(config: Config, kind: str) -> dict[str, Any]:
+    """Config with library references pinned to versions, so that a later entry cannot change a run."""
+    if kind != "train-controller":
+        return dict(config)
+    store = Library(config["library"])
+    references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
+    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references]}
+

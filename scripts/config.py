@@ -1,0 +1,144 @@
+"""Hydra, and nothing but: overrides to a plain nested dict, with errors a person can act on."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from repertoire.errors import UserError, unknown
+
+#: What people type -> what Hydra calls it.
+ALIASES = {"task": "env", "launcher": "hydra/launcher"}
+LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
+#: Groups whose options are open: checked by the dataclasses they configure, not by Hydra.
+OPEN = ("env.", "objective.")
+GROUPS = ("env", "algo", "objective", "controller")
+
+
+def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Resolved config `name` with overrides. Raises `UserError` for unknown keys, groups and bad syntax."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        with initialize_config_module("repertoire.configs", version_base="1.3"):
+            config = hydra_compose(name, [translate(o) for o in overrides])
+        return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    except MissingMandatoryValue as error:
+        key = str(error).rsplit(" ", 1)[-1]
+        raise UserError(f"{key.strip()} is required: give {key.strip()}=...") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _friendly(name, overrides, error) from None
+
+
+def translate(override: str) -> str:
+    """Our spelling of an override -> Hydra's: aliases, launcher names, open groups."""
+    if override in ("--check", "check"):
+        return "check=true"
+    key, equals, value = override.partition("=")
+    if not equals or key.startswith(("-", "+", "~")):
+        if not override.startswith(("+", "~")):
+            raise UserError(f"cannot read {override!r}: settings are written key=value")
+        return override
+    key = ALIASES.get(key, key)
+    if key == "hydra/launcher":
+        if value not in LAUNCHERS and value not in LAUNCHERS.values():
+            raise unknown("launcher", value, LAUNCHERS)
+        value = LAUNCHERS.get(value, value)
+    if key.startswith(OPEN):
+        key = f"++{key}"
+    return f"{key}={value}"
+
+
+def main(name: str, args: list[str], run: Callable[[dict[str, Any]], None]) -> None:
+    """Entry of a verb: `--help` prints its config, `-m` sweeps, otherwise compose once and run."""
+    if any(a in ("-h", "--help") for a in args):
+        print(_help(name))
+        return
+    if any(a in ("-m", "--multirun") for a in args):
+        _sweep(name, [a for a in args if a not in ("-m", "--multirun")], run)
+        return
+    run(compose(name, args))
+
+
+def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], None]) -> None:
+    """Hydra's multirun: local, or through a launcher plugin. Each job has a run directory of its own."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    first = [re.sub(r"^([^=]+=)([^,\[\]()]+),.*$", r"\1\2", o) for o in overrides]
+    compose(name, [o for o in first if not o.startswith("launcher=")])  # bad input fails here, before any job
+    sys.argv = [sys.argv[0], "-m", *[translate(o) for o in overrides], "hydra.output_subdir=null"]
+
+    def job(config: Any) -> None:
+        run(dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))  # type: ignore[arg-type]
+
+    job.__module__ = "repertoire.scripts.config"
+    hydra.main(version_base="1.3", config_path="pkg://repertoire.configs", config_name=name)(job)()
+
+
+def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserError:
+    """One line for a Hydra error: which override, and the nearest thing that exists."""
+    known = _keys(_load(name))
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = ALIASES.get(key, key)
+        if key in GROUPS and "." not in key and value not in options(key):
+            return unknown(key, value, options(key))
+        if key.split(".")[0] not in GROUPS and key not in known:
+            return unknown(f"setting of {name.replace('_', '-')}", key, known)
+        if key in known or key.startswith(OPEN):
+            continue
+        inner = {f"{key.split('.')[0]}.{k}" for k in _keys(_load_group(key.split(".")[0]))}
+        if inner and key not in inner and key not in GROUPS:
+            return unknown("setting", key, inner)
+    return UserError(str(error).strip().splitlines()[0])
+
+
+def options(group: str) -> list[str]:
+    """Names in a config group."""
+    folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
+    return sorted(p.stem for p in folder.glob("*.yaml"))
+
+
+def _load(name: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    folder = Path(str(importlib.resources.files("repertoire.configs")))
+    config = dict(OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")))  # type: ignore[arg-type]
+    defaults = config.pop("defaults", [])
+    base = _load("run") if "run" in defaults else {}
+    groups = {next(iter(d)): None for d in defaults if isinstance(d, dict)}
+    return base | groups | config
+
+
+def _load_group(group: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
+    files = sorted(folder.glob("*.yaml"))
+    return dict(OmegaConf.to_container(OmegaConf.load(files[0]))) if files else {}  # type: ignore[arg-type]
+
+
+def _keys(config: Any, prefix: str = "") -> set[str]:
+    if not isinstance(config, dict):
+        return set()
+    names = {f"{prefix}{k}" for k in config}
+    return names.union(*(_keys(v, f"{prefix}{k}.") for k, v in config.items()), set())
+
+
+def _help(name: str) -> str:
+    folder = Path(str(importlib.resources.files("repertoire.configs")))
+    text = (folder / f"{name}.yaml").read_text()
+    parts = [f"repertoire {name.replace('_', '-')} key=value ...\n", text]
+    if "- run" in text:
+        parts.append((folder / "run.yaml").read_text())
+    parts += [f"{g}= one of: {', '.join(options(g))}" for g in GROUPS if f"- {g}:" in text]
+    return "\n".join(parts)

@@ -1,0 +1,127 @@
+"""One training session: plan, loop, consumers. The same for flat RL, skills and controllers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from repertoire.algos import networks, trainer
+from repertoire.algos.learner import Learner
+from repertoire.errors import UserError
+from repertoire.experiment import checkpoints, console
+from repertoire.experiment.files import guard_writes
+from repertoire.experiment.run_dir import RunDir
+from repertoire.experiment.trackers import make_trackers
+from repertoire.scripts import build
+
+#: (update, state) -> extra metrics to log at an evaluation.
+Evaluate = Callable[[int, Any], Mapping[str, float]]
+
+#: What the live table shows, where present.
+SHOWN = ("env/reward", "reward/metra", "reward/diayn", "eval/coverage_cells", "eval/reach_m", "eval/return", "policy/kl")
+
+
+def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
+    """The run directory of a config: made, or resumed by the same command."""
+    path = config["run_dir"] or f"runs/{default_name}-s{config['seed']}"
+    return RunDir.create_or_resume(path, kind=kind, config={**build.pinned(config, kind), "run_dir": str(path)})
+
+
+def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tuple[trainer.Programs, Any]:
+    """Train `run` to the end (resuming where it stands) and return (compiled programs, final state).
+
+    Ctrl-C, a non-finite loss or a full disk leave the last good checkpoint, and say how to go on.
+    """
+    config, seeds = run.config, int(run.config["num_seeds"])
+    compiled = trainer.programs(learner, seeds)
+    start, state = _start(run, learner, compiled, seeds)
+    _plan(run, learner, start)
+    total = learner.total_updates
+    if start >= total:
+        return compiled, state
+    run.clear_done()
+    trackers = make_trackers(config["logging"]["trackers"], run, after=start)
+    progress = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
+    began, saved, latest = time.monotonic(), start, state
+    with progress:
+        progress.compiling("rollout and update")
+        try:
+            for event in trainer.train(compiled, state, total):
+                latest, last = event.state, event.update == total
+                metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
+                if evaluate and (last or _every(event.update, config["eval_every"])):
+                    metrics |= {f"eval/{k}": v for k, v in evaluate(event.update, event.state).items()}
+                for tracker in trackers:
+                    tracker.log(event.update, event.env_steps, metrics)
+                progress.update(event.update, event.env_steps * seeds, metrics)
+                if last or _every(event.update, config["checkpoint_every"]):
+                    saved = _save(run, event.update, event.state)
+        except KeyboardInterrupt:
+            saved = _save(run, _update_of(latest), latest)
+            raise UserError(f"interrupted at update {saved} of {total}; the same command goes on from there") from None
+        except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"training stopped: {reason}; the checkpoint of update {saved} in {run.path} is intact, the same "
+                "command goes on from there"
+            ) from error
+        finally:
+            for tracker in trackers:
+                tracker.close()
+    return compiled, latest
+
+
+def _start(run: RunDir, learner: Learner, compiled: trainer.Programs, seeds: int) -> tuple[int, Any]:
+    keys = trainer.seed_keys(run.config["seed"], seeds)
+    template = jax.eval_shape(compiled.init, keys)
+    found = checkpoints.restore_latest(run.checkpoints, template, warn=lambda line: print(f"warning: {line}"))
+    if found is None:
+        return 0, compiled.init(keys)
+    return found
+
+
+def _save(run: RunDir, update: int, state: Any) -> int:
+    with guard_writes(run.checkpoints):
+        checkpoints.save(run.checkpoints, update, state)
+    return update
+
+
+def _update_of(state: Any) -> int:
+    return int(jax.numpy.max(state.update))
+
+
+def _every(update: int, period: int) -> bool:
+    return bool(period) and update % period == 0
+
+
+def _plan(run: RunDir, learner: Learner, start: int) -> None:
+    """What is about to happen, before it does."""
+    config, cfg = run.config, learner.config
+    params = jax.eval_shape(learner.nets.init, jax.random.key(0))
+    hold = getattr(learner.env, "hold", 1)
+    per_update = learner.steps_per_update * hold
+    rows = {
+        "env": f"{learner.env.spec.name} on {_physics(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
+        "learner": f"PPO, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
+        "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
+        "updates": f"{learner.total_updates} ({per_update * learner.total_updates / 1e6:.3g} M env steps a seed)",
+        "memory": f"about {_memory_mib(learner) * config['num_seeds']:.0f} MiB for rollouts",
+        "results": str(run.path) + (f" (resumed at update {start})" if start else ""),
+    }
+    if start >= learner.total_updates:
+        rows["note"] = "already trained; raise total_steps to go on"
+    console.plan(run.kind, rows, quiet=config["logging"]["quiet"])
+
+
+def _physics(env: Any) -> str:
+    return str(getattr(env, "env", env).physics.name)
+
+
+def _memory_mib(learner: Learner) -> float:
+    """Bytes of one rollout batch, several copies of which live during an update."""
+    spec = learner.env.spec
+    floats = 2 * sum(spec.obs.size(g) for g in ("policy", "critic", "features")) + spec.action_size + 16
+    return 3 * 4 * floats * learner.steps_per_update / 2**20

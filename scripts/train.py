@@ -1,0 +1,88 @@
+"""`train` and what it shares with `train-controller`: learn a task, evaluate, draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from repertoire.algos import trainer
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import build, config, session, task_eval
+
+#: Episodes of the final evaluation, per seed and rule.
+EPISODES = 64
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("train", args, run)
+
+
+def run(cfg: dict[str, Any]) -> RunDir:
+    """Flat RL."""
+    return learn("train", cfg, f"train-{cfg['env']['name']}")
+
+
+def learn(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
+    """Train a task policy or a controller, then evaluate and draw it."""
+    build.prepare(cfg)
+    learner = build.learner_of(kind, cfg)
+    done = session.open_run(kind, cfg, name)
+    try:
+        _, state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
+        finish(done, learner, state)
+    finally:
+        done.close()
+    return done
+
+
+def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
+    """Evaluation against baselines, plot and video of a trained task run."""
+    found = measure(run_dir, learner, state)
+    write_json(run_dir.path / "evaluation.json", found)
+    draw(run_dir, learner, state)
+    run_dir.mark_done(updates=learner.total_updates)
+    print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
+    return found
+
+
+def measure(
+    run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000
+) -> dict[str, Any]:
+    """Returns of the trained policy of every seed and of the baselines, on the same starts."""
+    seeds, key = int(run_dir.config["num_seeds"]), jax.random.key(seed)
+    rows = []
+    for i in range(seeds):
+        one = trainer.seed_state(state, i, seeds)
+        rows.append(task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count)))
+    mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+    rules = {"trained": mean}
+    for name, rule in task_eval.baselines(learner).items():
+        rules[name] = task_eval.summary(task_eval.episodes(learner.env, rule, key, count))
+    return {"rules": rules, "seeds": rows, "return": mean["return"]}
+
+
+def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:
+    """Path plot and, where the config asks for it, a video of one seed."""
+    one = trainer.seed_state(state, 0, int(run_dir.config["num_seeds"]))
+    rules = {"trained": task_eval.trained(learner, one), "zero": task_eval.zero(learner)}
+    rules["random"] = task_eval.random(learner)
+    found = task_eval.episodes(learner.env, rules[policy], jax.random.key(seed), count)
+    suffix = "" if policy == "trained" else f"-{policy}"
+    task_eval.path_plot(run_dir.plots / f"paths{suffix}.png", found, f"{run_dir.name}: {policy}, {count} episodes")
+    if run_dir.config["video"]:
+        task_eval.task_video(run_dir.videos / f"task{suffix}.mp4", learner.env, found)
+
+
+def _evaluator(learner: Any, seeds: int) -> session.Evaluate:
+    def evaluate(update: int, state: Any) -> dict[str, float]:
+        key, returns = jax.random.key(1000), []
+        for i in range(seeds):
+            rule = task_eval.trained(learner, trainer.seed_state(state, i, seeds))
+            returns.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, 16))["return"])
+        return {"return": float(np.mean(returns))}
+
+    return evaluate

@@ -1,0 +1,107 @@
+"""`train-skills`: discover, evaluate, freeze."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from repertoire.algos import trainer
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import build, config, session, skill_eval
+from repertoire.skills import evaluate as ev
+from repertoire.skills import metrics
+from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill, freeze
+
+KIND = "train-skills"
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("train_skills", args, run)
+
+
+def run(cfg: dict[str, Any]) -> RunDir:
+    """Train, then evaluate, draw and freeze every seed."""
+    build.prepare(cfg)
+    learner = build.learner_of(KIND, cfg)
+    done = session.open_run(KIND, cfg, f"skills-{cfg['env']['name']}-{cfg['objective']['name']}")
+    try:
+        evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
+        _, state = session.train(done, learner, evaluate)
+        finish(done, learner, state)
+    finally:
+        done.close()
+    return done
+
+
+def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
+    """Evaluation, pictures and library entries of a trained run; returns the references."""
+    cfg, seeds = run_dir.config, int(run_dir.config["num_seeds"])
+    references, rows = [], []
+    for i in range(seeds):
+        one = trainer.seed_state(state, i, seeds)
+        skill = frozen(run_dir, learner, one, i)
+        found = measure(learner, one, skill)
+        rows.append({"seed": cfg["seed"] + i, **found})
+        suffix = f"-s{cfg['seed'] + i}" if seeds > 1 else ""
+        picture = draw(run_dir, learner, one, suffix, with_video=cfg["video"] and i == 0)
+        final = Skill({**skill.manifest, "metrics": found}, skill.arrays)
+        references.append(Library(cfg["library"]).add(final, picture))
+        print(f"frozen: {references[-1]}  ({_headline(found)})")
+    write_json(run_dir.path / "evaluation.json", {"rollouts": metrics.ROLLOUTS, "seeds": rows, **mean(rows)})
+    run_dir.mark_done(skills=references, updates=learner.total_updates)
+    return references
+
+
+def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
+    """Skill of one seed, with provenance."""
+    cfg, manifest = run_dir.config, run_dir.manifest
+    seed, seeds = cfg["seed"] + index, cfg["num_seeds"]
+    name = cfg["name"] or f"{cfg['env']['name']}-{cfg['objective']['name']}"
+    provenance = {
+        "run": run_dir.name,
+        "seed": seed,
+        "env_steps": int(state.update) * learner.steps_per_update,
+        "repertoire": manifest.get("repertoire"),
+        "git": (manifest.get("git") or {}).get("commit"),
+        "env_options": str(cfg["env"]),
+    }
+    features = cfg["objective"].get("features")
+    return freeze(name if seeds == 1 else f"{name}-s{seed}", learner, state, provenance, features)
+
+
+def measure(learner: Any, state: Any, skill: Skill, rollouts: int = metrics.ROLLOUTS, seed: int = 1000) -> dict[str, Any]:
+    """Figures of one seed: coverage, reach, accuracy, zero-shot goals."""
+    roll = skill_eval.roller(learner)
+    z = ev.sample_latents(learner.objective.prior, rollouts, seed)
+    found = skill_eval.skill_figures(learner, roll(state, z, jax.random.key(seed)), state)
+    return found | skill_eval.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))
+
+
+def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: bool, count: int = 8) -> Any:
+    """Trajectory plot (returned) and skill-grid video of one seed."""
+    prior, key = learner.objective.prior, jax.random.key(2000)
+    many = prior.size if prior.discrete else 32
+    roll = skill_eval.roller(learner)
+    title = f"{run_dir.name}{suffix}: {many} skills"
+    picture = None
+    if ev.has_position(learner.env):
+        path = run_dir.plots / f"trajectories{suffix}.png"
+        picture = skill_eval.trajectory_plot(path, roll(state, prior.spread(many), key), title)
+    if with_video:
+        skill_eval.grid_video(run_dir.videos / f"skills{suffix}.mp4", learner, roll(state, prior.spread(count), key))
+    return picture
+
+
+def mean(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean of each figure over seeds."""
+    keys = [k for k in rows[0] if k != "seed"]
+    return {k: sum(float(r[k]) for r in rows) / len(rows) for k in keys}
+
+
+def _headline(found: dict[str, Any]) -> str:
+    shown = ("coverage_cells", "reach_m", "held_out_accuracy", "moving_skills", "goal_reached_3m")
+    return ", ".join(f"{k} {found[k]:.3g}" for k in shown if k in found)

@@ -1,0 +1,182 @@
+"""A frozen skill set: policy, normaliser, contract, latent prior and goal rule, in one self-describing value.
+
+It needs no learner: an env's observation and a latent go in, an action comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.algos import networks, normalize
+from repertoire.algos.types import Array, Params, Stats, TrainState
+from repertoire.envs.types import EnvSpec
+from repertoire.errors import UserError
+from repertoire.skills.latent import Prior, make_prior
+from repertoire.skills.objectives import registry
+
+SCHEMA = 1
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One frozen skill set (all latents of one training run).
+
+    Attributes:
+      manifest: JSON-able: schema, name, env, contract (observation slices, actions, dt), latent, objective, network,
+        provenance, metrics. arrays: flat name -> array: policy layers, normaliser, encoder, feature statistics.
+    """
+
+    manifest: Mapping[str, Any]
+    arrays: Arrays
+
+    @property
+    def name(self) -> str:
+        """Name in the library."""
+        return str(self.manifest["name"])
+
+    @property
+    def prior(self) -> Prior:
+        """Latent prior."""
+        latent = self.manifest["latent"]
+        return make_prior(latent["kind"], latent["size"], latent["hold"])
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Names of the policy slices that the skill reads, in order."""
+        return tuple(s["name"] for s in self.manifest["contract"]["policy"])
+
+    def digest(self) -> str:
+        """SHA-256 over arrays and everything in the manifest that decides behaviour (not metrics, not version)."""
+        kept = {k: v for k, v in self.manifest.items() if k not in ("metrics", "version", "digest", "created")}
+        h = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+        for key in sorted(self.arrays):
+            value = np.ascontiguousarray(self.arrays[key])
+            h.update(f"{key}{value.dtype}{value.shape}".encode())
+            h.update(value.tobytes())
+        return h.hexdigest()
+
+    def act(self, obs: Array, z: Array) -> Array:
+        """Deterministic action [A] for the skill's own slices of the policy group [P] and a latent [D]."""
+        stats = Stats(self._array("obs/mean"), self._array("obs/var"), jnp.ones(()))
+        x = jnp.concatenate([normalize.apply(stats, obs), z])
+        return networks.apply_layers(self.layers("policy"), x, self.manifest["network"]["activation"])
+
+    def goal_latent(self, features: Array, goal_features: Array) -> Array:
+        """Zero-shot goal rule on raw features [F] of the skill's own feature slices: latent [D]."""
+        stats = Stats(self._array("features/mean"), self._array("features/var"), jnp.ones(()))
+        objective = self.objective()
+        s, g = (normalize.apply(stats, x, clip=None) for x in (features, goal_features))
+        return objective.goal_latent(self.objective_params(), s, g)
+
+    def objective(self) -> Any:
+        """The objective it was discovered with."""
+        described = self.manifest["objective"]
+        latent = self.manifest["latent"]
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in described["options"].items()}
+        return registry.make(
+            described["name"], prior=latent["kind"], skills=latent["size"], hold=latent["hold"], **options
+        )
+
+    def objective_params(self) -> Params:
+        """Parameters of the objective (encoder or discriminator)."""
+        tree: dict[str, Any] = {}
+        for key, value in self.arrays.items():
+            if key.startswith("objective/"):
+                _insert(tree, key.split("/")[1:], jnp.asarray(value))
+        return tree
+
+    def layers(self, prefix: str) -> list[tuple[Array, Array]]:
+        """(kernel [in, out], bias [out]) of the network stored under `prefix`, first to last."""
+        count = sum(k.startswith(f"{prefix}/kernel") for k in self.arrays)
+        return [(self._array(f"{prefix}/kernel{i}"), self._array(f"{prefix}/bias{i}")) for i in range(count)]
+
+    def fits(self, spec: EnvSpec) -> None:
+        """Raise `UserError` unless env `spec` offers this skill's observation slices and actions."""
+        contract = self.manifest["contract"]
+        have = {s.name: s for s in spec.obs.groups["policy"]}
+        for s in contract["policy"]:
+            mine = have.get(s["name"])
+            if mine is None or (mine.size, mine.scale) != (s["size"], s["scale"]):
+                found = "nothing of that name" if mine is None else f"size {mine.size}, scale {mine.scale}"
+                raise UserError(
+                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of size "
+                    f"{s['size']}, scale {s['scale']}; the env has {found}"
+                )
+        if list(spec.action_names) != list(contract["action_names"]):
+            raise UserError(
+                f"skill {self.name} does not fit env {spec.name}: it drives {len(contract['action_names'])} actuators "
+                f"({', '.join(contract['action_names'])}), the env has {', '.join(spec.action_names)}"
+            )
+        if abs(spec.dt - contract["dt"]) > 1e-9:
+            raise UserError(f"skill {self.name} runs every {contract['dt']} s, env {spec.name} steps every {spec.dt} s")
+
+    def _array(self, key: str) -> Array:
+        return jnp.asarray(self.arrays[key])
+
+
+def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, Any], features: Any = None) -> Skill:
+    """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
+    spec, config, objective = learner.env.spec, learner.config, learner.objective
+    arrays: dict[str, np.ndarray] = {}
+    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
+        arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
+    stats = state.obs_stats["policy"]
+    arrays |= {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
+    arrays |= {"features/mean": np.asarray(state.feature_stats.mean)}
+    arrays |= {"features/var": np.asarray(state.feature_stats.var)}
+    arrays |= _flatten(state.objective, "objective")
+    manifest = {
+        "schema": SCHEMA,
+        "name": name,
+        "env": spec.name,
+        "contract": contract(spec, features),
+        "latent": {"kind": objective.prior.kind, "size": objective.prior.size, "hold": objective.prior.hold},
+        "objective": {"name": objective.name, "options": _options(objective)},
+        "network": {"hidden": list(config.hidden), "activation": config.activation},
+        "provenance": dict(provenance),
+        "metrics": {},
+    }
+    return Skill(manifest=manifest, arrays=arrays)
+
+
+def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Observation and action contract of an env: what must match wherever the skill runs."""
+
+    def rows(group: str, names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+        chosen = [s for s in spec.obs.groups[group] if names is None or s.name in names]
+        return [{"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale} for s in chosen]
+
+    return {
+        "policy": rows("policy"),
+        "features": rows("features", features),
+        "action_names": list(spec.action_names),
+        "action_low": list(spec.action_low),
+        "action_high": list(spec.action_high),
+        "dt": spec.dt,
+        "physics_dt": spec.physics_dt,
+    }
+
+
+def _options(objective: Any) -> dict[str, Any]:
+    names = [k for k in objective.__dataclass_fields__ if k != "prior"]
+    return {k: list(v) if isinstance(v := getattr(objective, k), tuple) else v for k in names}
+
+
+def _flatten(tree: Any, prefix: str) -> dict[str, np.ndarray]:
+    if isinstance(tree, Mapping):
+        return {k: v for name, sub in tree.items() for k, v in _flatten(sub, f"{prefix}/{name}").items()}
+    return {prefix: np.asarray(tree)}
+
+
+def _insert(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value

@@ -1,0 +1,112 @@
+"""The side-by-side throughput table: complete, paired, and never brought down by a rival."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repertoire.envs import registry
+from repertoire.errors import UserError
+from repertoire.scripts import bench_physics
+from repertoire.scripts.bench_physics import Contestant, measure
+
+KEYS = {"name", "worlds", "steps_per_s", "ratio_to_bare", "compile_s", "peak_rss_mib", "note"}
+
+
+def _worker(steps_per_call: int, name: str, worlds: int = 2) -> Contestant:
+    return Contestant(name, worlds, steps_per_call, lambda: (lambda: sum(range(1000)), lambda: None))
+
+
+def _broken(*_: Any) -> Any:
+    raise RuntimeError("no such engine\nand more")
+
+
+@pytest.mark.slow
+def test_our_rows_are_complete_and_json() -> None:
+    table = measure("ant", worlds=4, rounds=1, quick=True, rivals=False)
+    rows = json.loads(json.dumps(table))["rows"]
+    assert [row["name"] for row in rows][:3] == [
+        "mujoco.batch, bare",
+        "repertoire native",
+        "repertoire native + policy",
+    ]
+    assert all(row.keys() == KEYS and row["steps_per_s"] > 0 and row["compile_s"] > 0 for row in rows)
+    assert rows[0]["ratio_to_bare"] == 1.0
+    assert table["machine"]["versions"]["mujoco"]
+
+
+def test_a_failing_rival_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = {"calls": 0}
+
+    def fails_later() -> None:
+        late["calls"] += 1
+        if late["calls"] > 2:
+            raise ValueError("ran out of breath")
+
+    rivals = [
+        Contestant("absent", 2, 1, _broken),
+        Contestant("tired", 2, 1, lambda: (fails_later, lambda: None)),
+        _worker(1, "fine"),
+    ]
+    monkeypatch.setattr(bench_physics, "_ours", lambda *_: [_worker(1, "bare")])
+    monkeypatch.setattr(bench_physics, "_rivals", lambda *_: rivals)
+    monkeypatch.setattr(bench_physics, "ROUND_S", (0.01, 0.01))
+    bare, absent, tired, fine = measure("ant", rounds=2)["rows"]
+    assert bare["ratio_to_bare"] == 1.0 and fine["steps_per_s"] > 0
+    assert absent["steps_per_s"] is None and absent["note"] == "failed: RuntimeError: no such engine"
+    assert tired["steps_per_s"] is None and "ran out of breath" in tired["note"]
+
+
+def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([1.0, 1.0, 10.0, 20.0, 100.0, 200.0, 1.0, 2.0])
+    monkeypatch.setattr(bench_physics, "_round", lambda entry: next(rates))
+    monkeypatch.setattr(bench_physics, "_ours", lambda *_: [_worker(1, "bare"), _worker(1, "twice")])
+    bare, twice = measure("ant", rounds=3, rivals=False)["rows"]
+    assert (bare["steps_per_s"], twice["steps_per_s"], twice["ratio_to_bare"]) == (10.0, 20.0, 2.0)
+
+
+def test_every_kind_of_rival_is_asked() -> None:
+    names = [c.name for c in bench_physics._rivals("ant", quick=False)]
+    assert names == [
+        "repertoire mjx",
+        "mujoco.batch, bare, Brax's model",
+        *(f"brax {e}" for e in bench_physics.BRAX_ENGINES),
+        "gymnasium async",
+    ]
+    assert [c.name for c in bench_physics._rivals("ant_multi_goals", quick=False)] == ["repertoire mjx"]
+    assert set(bench_physics.RIVALS) <= set(registry.TASKS)
+
+
+def test_bare_mujoco_feels_its_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    real = bench_physics.Batch
+
+    def keep(*args: Any) -> Any:
+        batches.append(real(*args))
+        batches[-1].bind("actuator_force")  # fields are filled in from the binding on
+        return batches[-1]
+
+    monkeypatch.setattr(bench_physics, "Batch", keep)
+    env = registry.make("ant", "native")
+    call, _ = bench_physics._bare(env, 2)
+    call()
+    (batch,) = batches
+    assert np.allclose(batch.bind("time"), bench_physics.CHUNK * env.spec.dt)
+    assert np.abs(batch.bind("actuator_force")).min() > 0
+
+
+@pytest.mark.parametrize("wrong", [{"worlds": 0}, {"rounds": 0}, {"env_name": "ent"}])
+def test_bad_input_is_answered(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        measure(**wrong, rivals=False)
+
+
+@pytest.mark.slow
+def test_gymnasiums_processes_run() -> None:
+    pytest.importorskip("imageio", reason="gymnasium's MuJoCo envs need it: gymnasium[mujoco]")
+    call, close = bench_physics._async("Ant-v5", 2)
+    call()
+    close()
