@@ -52,8 +52,11 @@ def seed_keys(seed: int, seeds: int = 1) -> Array:
     return keys if seeds > 1 else keys[0]
 
 
-def train(compiled: Programs, state: TrainState, updates: int) -> Iterator[Event]:
+def train(compiled: Programs, state: TrainState, updates: int, hold: int = 1) -> Iterator[Event]:
     """Run until `updates` updates are done, counting those that `state` has behind it.
+
+    `hold` is the number of control steps in a step of the env (macro steps hold a skill), so that `env_steps` of flat
+    and hierarchical runs compare.
 
     The yielded state is donated to the next iteration: use it (save, evaluate) before asking for the next event.
     Raises FloatingPointError when a loss is no longer finite; the state before it was yielded.
@@ -61,7 +64,7 @@ def train(compiled: Programs, state: TrainState, updates: int) -> Iterator[Event
     done = int(np.max(np.asarray(state.update)))
     while done < updates:
         state, batch, env_metrics = compiled.collect(state)
-        per_seed = int(np.prod(batch.cut.shape[-2:]))
+        per_seed = hold * int(np.prod(batch.cut.shape[-2:]))
         state, metrics = compiled.update(state, batch)
         done += 1
         host = {k: _host(v) for k, v in {**env_metrics, **metrics}.items()}

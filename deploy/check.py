@@ -55,7 +55,7 @@ def check(
             recorded_obs = None if episodes is None else episodes.obs.reshape(-1, episodes.obs.shape[-1])
         if recorded_obs is None or len(recorded_obs) < ROWS:
             found = 0 if recorded_obs is None else len(recorded_obs)
-            raise UserError(f"the check needs {ROWS} recorded observations, got {found}: give more, or an env and steps")
+            raise UserError(f"the check needs {ROWS} recorded observations, got {found}: give more, or raise steps")
         figures: dict[str, Any] = {"outputs": _outputs(loaded, jax_fn, np.asarray(recorded_obs, np.float32), seed)}
         if env is not None and episodes is not None:
             figures["closed_loop"] = closed_loop(loaded, env, episodes)

@@ -133,7 +133,8 @@ def _command(task: Task, s: Slice) -> dict[str, Any]:
     row: dict[str, Any] = {"name": s.name, "size": s.size, "unit": s.unit, "range": None, "hold": 0}
     if s.name != "goal":
         return {**row, "note": "no declared source: compute it as the training task does"}
-    half, hold = getattr(task, "goal_range", None), getattr(task, "hold", 0)
+    half: Any = getattr(task, "goal_range", None)
+    hold: Any = getattr(task, "hold", 0)
     if isinstance(half, (int, float)):
         row["range"] = [[-float(half), float(half)]] * s.size
     row["hold"] = hold if isinstance(hold, int) and not isinstance(hold, bool) else 0

@@ -86,9 +86,14 @@ def _fill(folder: Path, env: MujocoEnv, graph: Graph, provenance: Provenance) ->
     files = {"onnx": "model.onnx", "xml": "model.xml" if xml is not None else None, "mjb": "model.mjb"}
     entries = {k: name and {"file": name, "sha256": runner.sha256(folder / name)} for k, name in files.items()}
     contract = build_contract(env, graph, entries, provenance)
-    (folder / "contract.json").write_text(json.dumps(contract, indent=1, allow_nan=False) + "\n")
+    (folder / "contract.json").write_text(json.dumps(contract, indent=1, allow_nan=False, default=_plain) + "\n")
     shutil.copyfile(runner.__file__, folder / "runner.py")
     runner.load_contract(folder)
+
+
+def _plain(value: Any) -> Any:
+    """numpy values in a provenance as JSON, anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def model_xml(task: Task) -> str | None:

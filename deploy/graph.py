@@ -7,6 +7,7 @@ The JAX side here acts through `Skill.act` and `Options.resolve`, as training do
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class FrozenPolicy:
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
         sizes = [self.mean.size + max(self.latent, 0), *(k.shape[1] for k in self.kernels)]
-        expected = [(*pair, pair[1]) for pair in zip(sizes[:-1], sizes[1:], strict=True)]
+        expected = [(*pair, pair[1]) for pair in itertools.pairwise(sizes)]
         found = [(*k.shape, *b.shape) for k, b in zip(self.kernels, self.biases, strict=True)]
         if not self.kernels or found != expected or self.var.shape != self.mean.shape:
             raise UserError(f"a policy on {self.mean.size} observations cannot have the layers {found}")
@@ -190,7 +191,7 @@ class _Fixed(Options):
 
 def _actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:
     """Clipped action and actuator units, as the env maps them."""
-    low, high = np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
+    low, high = jnp.asarray(spec.action_low, jnp.float32), jnp.asarray(spec.action_high, jnp.float32)
 
     def finish(action: Array) -> dict[str, Array]:
         action = jnp.clip(action, -1.0, 1.0)

@@ -29,11 +29,11 @@ def to_onnx(graph: Graph) -> bytes:
     named = _outputs(write, graph)
     for name in graph.outputs:
         write.node("Identity", named[name], output=name)
-    types = [
+    inputs, outputs = (
         [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["batch", width]) for n, width in side.items()]
         for side in (graph.inputs, graph.outputs)
-    ]
-    body = onnx.helper.make_graph(write.nodes, f"repertoire_{graph.kind}", *types, initializer=write.constants)
+    )
+    body = onnx.helper.make_graph(write.nodes, f"repertoire_{graph.kind}", inputs, outputs, write.constants)
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(body, opset_imports=opset, ir_version=IR_VERSION, producer_name="repertoire")
     onnx.checker.check_model(model, full_check=True)
@@ -44,7 +44,9 @@ class _Writer:
     """Collects nodes and constants; every method returns the name of its output tensor."""
 
     def __init__(self, onnx: Any) -> None:
-        self._onnx, self.nodes, self.constants = onnx, [], []
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         name = output or f"{kind.lower()}{len(self.nodes)}"

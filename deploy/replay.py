@@ -83,7 +83,7 @@ def draw_latents(contract: Mapping[str, Any], n: int, rng: np.random.Generator) 
     width, hierarchy = contract["onnx"]["inputs"].get("z", 0), contract["hierarchy"]
     z = rng.normal(size=(n, width))
     if hierarchy and hierarchy["mode"] == "choice":
-        z = rng.integers(0, len(hierarchy["options"]), (n, 1))
+        z = rng.integers(0, len(hierarchy["options"]), (n, 1)).astype(float)
     elif hierarchy and hierarchy["skills"][0]["latent"] == "sphere":
         z = z / np.linalg.norm(z, axis=1, keepdims=True)
     elif hierarchy and hierarchy["skills"][0]["latent"] == "one_hot":
@@ -149,7 +149,7 @@ def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -
 
     start = (episodes.qpos[i, 0], np.asarray(episodes.start.data.qvel)[i])
     out = loaded.simulate(episodes.obs.shape[1], start=start, commands=commands, on_step=look)
-    stacked = {name: np.stack(values) for name, values in fields.items()}
+    stacked: dict[str, Any] = {name: np.stack(values) for name, values in fields.items()}
     return out, Data(backend=None, **stacked)
 
 

@@ -142,9 +142,11 @@ class Runner:
     """
 
     def __init__(self, export_dir: str | Path) -> None:
-        import onnxruntime
-
         self.folder, self.contract = Path(export_dir), load_contract(export_dir)
+        try:
+            import onnxruntime
+        except ImportError as e:
+            raise ExportError("running an export needs onnxruntime: pip install onnxruntime") from e
         onnx, options = self.contract["onnx"], onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         path = str(self.folder / onnx["file"])
@@ -367,7 +369,8 @@ class _Viewer:
     """MuJoCo's viewer as an `on_step`, at real time."""
 
     def __init__(self, dt: float) -> None:
-        self.dt, self.handle, self.next = dt, None, 0.0
+        self.dt, self.next = dt, 0.0
+        self.handle: Any = None
 
     def __call__(self, data: Any) -> None:
         import time
@@ -418,10 +421,10 @@ def main(argv: list[str] | None = None) -> None:
     view = _Viewer(runner.dt) if args.view else None
     out = runner.simulate(args.steps, model, disturbance=extra, on_step=view)
     root = out["qpos"][:, : runner.contract["root"]]
+    away, path = np.linalg.norm(root[-1] - root[0]), np.linalg.norm(np.diff(root, axis=0), axis=1).sum()
     print(
-        f"{runner.contract['kind']} on {runner.contract['env']}: {np.linalg.norm(root[-1] - root[0]):.2f} m from the "
-        f"start after {args.steps * runner.dt:.2f} s, path {np.linalg.norm(np.diff(root, axis=0), axis=1).sum():.2f} m, "
-        f"mean |ctrl| {np.abs(out['ctrl']).mean():.3f}"
+        f"{runner.contract['kind']} on {runner.contract['env']}: distance {away:.2f} m after "
+        f"{args.steps * runner.dt:.2f} s (path {path:.2f} m), mean |ctrl| {np.abs(out['ctrl']).mean():.3f}"
     )
     if runner.goals is not None:
         last = runner.command()["goal"]

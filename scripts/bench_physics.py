@@ -16,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -81,7 +81,8 @@ class Entry:
 
 
 def measure(
-    env_name: str = "ant", worlds: int = 1024, rounds: int = 3, quick: bool = False, rivals: bool = True
+    env_name: str = "ant", worlds: int = 1024, rounds: int = 3, quick: bool = False, rivals: bool = True,
+    extra: Sequence[Contestant] = (),
 ) -> dict[str, Any]:
     """Throughput side by side: {"env", "machine", "rows"}, ready for JSON.
 
@@ -89,15 +90,15 @@ def measure(
       env_name: registry name; rivals exist for the robots in `RIVALS`.
       worlds: batch of our contestants and of bare MuJoCo. rounds: measured rounds.
       quick: short rounds and small batches of rivals, to see that everything works.
-      rivals: also the other engines, which compile for minutes.
+      rivals: also the other engines, which compile for minutes. extra: further contestants, after ours.
 
-    A row is {name, worlds, steps_per_s, ratio_to_bare, compile_s, peak_rss_mib, note}. `compile_s` is building and the first
-    calls, `peak_rss_mib` the peak of memory until then (child processes included), above what was held before. A
-    contestant that fails has None for figures and the reason in `note`. Raises `UserError` for bad input.
+    A row is {name, worlds, steps_per_s, ratio_to_bare, compile_s, peak_rss_mib, note}. `compile_s` is building and
+    the first calls, `peak_rss_mib` the peak of memory until then (child processes included), above what was held
+    before. A contestant that fails has None for figures and the reason in `note`. Raises `UserError` for bad input.
     """
     if worlds < 1 or rounds < 1:
         raise UserError(f"worlds and rounds must be at least 1, got {worlds} and {rounds}")
-    contestants = _ours(env_name, worlds)
+    contestants = [*_ours(env_name, worlds), *extra]
     if rivals:
         contestants += _rivals(env_name, quick)
     seconds = ROUND_S[quick]

@@ -49,7 +49,7 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tu
     with progress:
         progress.compiling("rollout and update")
         try:
-            for event in trainer.train(compiled, state, total):
+            for event in trainer.train(compiled, state, total, getattr(learner.env, "hold", 1)):
                 latest, last = event.state, event.update == total
                 metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
                 if evaluate and (last or _every(event.update, config["eval_every"])):

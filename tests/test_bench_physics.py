@@ -70,12 +70,8 @@ def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_kind_of_rival_is_asked() -> None:
     names = [c.name for c in bench_physics._rivals("ant", quick=False)]
-    assert names == [
-        "repertoire mjx",
-        "mujoco.batch, bare, Brax's model",
-        *(f"brax {e}" for e in bench_physics.BRAX_ENGINES),
-        "gymnasium async",
-    ]
+    engines = [f"brax {engine}" for engine in bench_physics.BRAX_ENGINES]
+    assert names == ["repertoire mjx", "mujoco.batch, bare, Brax's model", *engines, "gymnasium async"]
     assert [c.name for c in bench_physics._rivals("ant_multi_goals", quick=False)] == ["repertoire mjx"]
     assert set(bench_physics.RIVALS) <= set(registry.TASKS)
 

@@ -17,6 +17,8 @@ from repertoire.envs.types import Array, Data, Slice, State
 #: x of the bars, m; centre height and half-sizes (thickness, width, height), m.
 HURDLES = (-15.0, -13.0, -9.0, -5.0, -1.0, 3.0, 7.0, 11.0, 15.0, 19.0, 23.0, 27.0)
 CENTRE_HEIGHT, HALF_SIZE = 0.20, (0.05, 1.0, 0.03)
+#: MJX computes all pairs of a kind, 84 here, unless told to look at the nearest only; other engines ignore this.
+MJX_PAIRS = 14
 BEYOND = HURDLES[-1] + 4.0  # what "next" means after the last one
 
 
@@ -40,6 +42,7 @@ class HalfCheetahHurdle(HalfCheetah):
     def spec_mjcf(self) -> mujoco.MjSpec:
         """The cheetah's model and twelve bars."""
         spec = super().spec_mjcf()
+        spec.add_numeric(name="max_geom_pairs", size=1, data=[MJX_PAIRS])
         for i, x in enumerate(HURDLES):
             spec.worldbody.add_geom(
                 name=f"hurdle{i}",

@@ -1,0 +1,54 @@
+"""`evaluate`: deterministic evaluation of a run, from its directory alone; writes evaluation.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repertoire.algos import trainer
+from repertoire.errors import UserError
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import build, config, train, train_skills
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("evaluate", args, run)
+
+
+def run(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate `run=` and print the figures."""
+    if cfg["rollouts"] < 2:
+        raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
+    opened, learner, state = load(cfg)
+    if opened.kind == "train-skills":
+        found = _skills(opened, learner, state, cfg)
+    else:
+        found = train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"])
+    write_json(opened.path / "evaluation.json", found)
+    for key, value in found.items():
+        if not isinstance(value, list | dict):
+            print(f"{key:32s} {value:.4g}" if isinstance(value, float) else f"{key:32s} {value}")
+    for rule, row in found.get("rules", {}).items():
+        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]")
+    print(f"written: {opened.path / 'evaluation.json'}")
+    return found
+
+
+def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
+    """(run, learner, state) of `run=`; its config decides everything but the physics backend."""
+    opened = RunDir.open(cfg["run"])
+    resolved = {**opened.config, "physics": cfg.get("physics", "auto")}
+    build.prepare(resolved)
+    learner = build.learner_of(opened.kind, resolved)
+    return opened, learner, build.restore(opened, learner)[1]
+
+
+def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
+    seeds, rows = int(opened.config["num_seeds"]), []
+    for i in range(seeds):
+        one = trainer.seed_state(state, i, seeds)
+        skill = train_skills.frozen(opened, learner, one, i)
+        found = train_skills.measure(learner, one, skill, cfg["rollouts"], cfg["seed"])
+        rows.append({"seed": opened.config["seed"] + i, **found})
+    return {"rollouts": cfg["rollouts"], "seeds": rows, **train_skills.mean(rows)}

@@ -1,0 +1,85 @@
+"""`export`: ONNX, contract and runner of a run; with --check also parity and a closed-loop replay in C MuJoCo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repertoire.algos import networks, trainer
+from repertoire.errors import UserError
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import config, evaluate, train_skills
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("export", args, run)
+
+
+def run(cfg: dict[str, Any]) -> Path:
+    """Export `run=` and print where it went and what the check found."""
+    _require_extra()
+    opened, learner, state = evaluate.load(cfg)
+    seeds = int(opened.config["num_seeds"])
+    if not 0 <= cfg["seed"] < seeds:
+        raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {cfg['seed']}")
+    one = trainer.seed_state(state, cfg["seed"], seeds)
+    return write(opened, learner, one, Path(cfg["out"] or opened.path / "export"), bool(cfg["check"]), cfg["seed"])
+
+
+def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed: int = 0) -> Path:
+    """Export one seed of a run to `out`."""
+    from repertoire.deploy import export
+    from repertoire.deploy.check import check as compare
+
+    graph, env = graph_of(opened, learner, state, seed), getattr(learner.env, "env", learner.env)
+    manifest = opened.manifest
+    provenance = {
+        "run": opened.name,
+        "repertoire": manifest.get("repertoire"),
+        "git": (manifest.get("git") or {}).get("commit"),
+        "versions": manifest.get("versions"),
+        "env_steps": int(state.update) * learner.steps_per_update * getattr(learner.env, "hold", 1),
+    }
+    folder = export.write(out, env, graph, provenance)
+    print(f"exported: {folder}")
+    if check:
+        found = compare(folder, graph.fn, env=env)
+        print("check passed: " + ", ".join(f"{k} {v:.3g}" for k, v in _flat(found) if isinstance(v, float)))
+    return folder
+
+
+def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
+    """What a run exports: a policy, a skill set, or a controller with its skills."""
+    from repertoire.deploy import graph
+
+    if opened.kind == "train-skills":
+        return graph.skill_graph(learner.env.spec, train_skills.frozen(opened, learner, state, seed))
+    layers = networks.dense_layers(state.params["policy"]["net"])
+    stats = state.obs_stats["policy"]
+    policy = graph.FrozenPolicy(
+        tuple(np.asarray(k) for k, _ in layers),
+        tuple(np.asarray(b) for _, b in layers),
+        np.asarray(stats.mean),
+        np.asarray(stats.var),
+        learner.config.activation,
+    )
+    if opened.kind == "train-controller":
+        return graph.controller_graph(policy, learner.env.options, learner.env.hold)
+    return graph.policy_graph(learner.env.spec, policy)
+
+
+def _flat(found: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(found, dict):
+        return [row for k, v in found.items() for row in _flat(v, f"{prefix}{k}.")]
+    return [(prefix.rstrip("."), found)]
+
+
+def _require_extra() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise UserError("export needs the extra packages: pip install 'repertoire-rl[export]'") from None

@@ -1,0 +1,36 @@
+"""`rollout`: videos and plots of a run, or of the zero and random agents in its env."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repertoire.algos import trainer
+from repertoire.errors import UserError, unknown
+from repertoire.experiment import video
+from repertoire.scripts import config, evaluate, train, train_skills
+
+POLICIES = ("trained", "zero", "random")
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("rollout", args, run)
+
+
+def run(cfg: dict[str, Any]) -> None:
+    """Draw `run=`."""
+    if cfg["policy"] not in POLICIES:
+        raise unknown("policy", cfg["policy"], POLICIES)
+    if cfg["count"] < 1:
+        raise UserError(f"count must be at least 1, got {cfg['count']}")
+    opened, learner, state = evaluate.load(cfg)
+    opened.config["video"] = True
+    if video.pick_gl() is None:
+        print("no OpenGL here (EGL and OSMesa both failed): writing the interactive HTML viewer instead of mp4")
+    if opened.kind == "train-skills" and cfg["policy"] == "trained":
+        one = trainer.seed_state(state, 0, int(opened.config["num_seeds"]))
+        train_skills.draw(opened, learner, one, "", with_video=True, count=cfg["count"])
+    else:
+        train.draw(opened, learner, state, cfg["policy"], cfg["count"], cfg["seed"])
+    made = sorted([*opened.videos.glob("*"), *opened.plots.glob("*.png")])
+    print("\n".join(str(p) for p in made))

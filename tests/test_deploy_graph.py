@@ -1,0 +1,160 @@
+"""The ONNX graphs against the code that acts in training: every activation, prior, mode and batch size."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.algos import networks, normalize
+from repertoire.algos.types import Stats
+from repertoire.deploy.graph import ACTIVATIONS, FrozenPolicy, Graph, controller_graph, policy_graph, skill_graph
+from repertoire.deploy.onnx_graph import to_onnx
+from repertoire.envs.registry import make
+from repertoire.envs.types import EnvSpec
+from repertoire.errors import UserError
+from repertoire.high_level.options import Options
+from repertoire.skills.skill import Skill, contract
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+RNG = np.random.default_rng(0)
+HIDDEN = 16
+
+
+@pytest.fixture(scope="module")
+def ant() -> EnvSpec:
+    return make("ant", "native").spec
+
+
+@pytest.fixture(scope="module")
+def goals() -> EnvSpec:
+    return make("ant_multi_goals", "native").spec
+
+
+def arrays(obs: int, extra: int, out: int) -> dict[str, np.ndarray]:
+    sizes, made = (obs + extra, HIDDEN, HIDDEN, out), {}
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+        made[f"policy/kernel{i}"] = (RNG.normal(size=(a, b)) / np.sqrt(a)).astype(np.float32)
+        made[f"policy/bias{i}"] = (0.1 * RNG.normal(size=b)).astype(np.float32)
+    made["obs/mean"] = RNG.normal(size=obs).astype(np.float32)
+    made["obs/var"] = RNG.uniform(0.0, 2.0, obs).astype(np.float32)
+    made["obs/var"][0] = 0.0  # an entry that never moved
+    return made
+
+
+def fake_skill(spec: EnvSpec, name: str, kind: str, size: int, activation: str = "swish") -> Skill:
+    manifest: dict[str, Any] = {
+        "schema": 1, "name": name, "env": spec.name, "contract": contract(spec), "objective": {}, "provenance": {},
+        "latent": {"kind": kind, "size": size, "hold": 0}, "metrics": {},
+        "network": {"hidden": [HIDDEN, HIDDEN], "activation": activation},
+    }  # fmt: skip
+    return Skill(manifest, arrays(spec.obs.size("policy"), size, spec.action_size))
+
+
+def controller(spec: EnvSpec, outputs: int, activation: str = "relu") -> FrozenPolicy:
+    return FrozenPolicy.from_arrays(arrays(spec.obs.size("policy"), 0, outputs), activation)
+
+
+def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(to_onnx(graph), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == list(graph.inputs)
+    return dict(zip(graph.outputs, session.run(list(graph.outputs), dict(inputs))))
+
+
+def same(graph: Graph, rows: int, **given: np.ndarray) -> dict[str, np.ndarray]:
+    drawn = {n: (10 * RNG.normal(size=(rows, w))).astype(np.float32) for n, w in graph.inputs.items()}
+    inputs = {n: np.asarray(given.get(n, drawn[n]), np.float32) for n in graph.inputs}
+    out, expected = run(graph, inputs), graph.fn(*map(jnp.asarray, inputs.values()))
+    for name, value in out.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+        assert value.shape == (rows, graph.outputs[name]) and value.dtype == np.float32
+    return out
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_flat_policy(ant: EnvSpec, activation: str) -> None:
+    policy = controller(ant, ant.action_size, activation)
+    graph = policy_graph(ant, policy)
+    for rows in (1, 7):
+        out = same(graph, rows)
+    assert np.abs(out["action"]).max() <= 1.0
+    np.testing.assert_allclose(out["ctrl"], out["action"] * ant.action_high[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+def test_a_frozen_policy_is_what_the_learner_computes(ant: EnvSpec, activation: str) -> None:
+    policy = controller(ant, ant.action_size, activation)
+    obs = jnp.asarray(100 * RNG.normal(size=(5, policy.mean.size)), jnp.float32)
+    x = normalize.apply(Stats(jnp.asarray(policy.mean), jnp.asarray(policy.var), jnp.ones(())), obs)
+    layers = list(zip(map(jnp.asarray, policy.kernels), map(jnp.asarray, policy.biases)))
+    np.testing.assert_allclose(policy(obs), networks.apply_layers(layers, x, activation), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("sphere", 2), ("sphere", 3), ("gaussian", 2), ("one_hot", 4)])
+def test_skill_set(ant: EnvSpec, kind: str, size: int) -> None:
+    skill = fake_skill(ant, "a", kind, size, "elu")
+    graph, z = skill_graph(ant, skill), RNG.normal(size=(5, size)).astype(np.float32)
+    z[0] = 0.0  # no direction
+    out = same(graph, 5, z=z)
+    projected = np.stack([skill.prior.project(row) for row in z])
+    np.testing.assert_allclose(run(graph, {"obs": np.ones((5, 27), np.float32), "z": z})["action"],
+                               run(graph, {"obs": np.ones((5, 27), np.float32), "z": projected})["action"],
+                               atol=1e-6)  # fmt: skip
+    assert out["action"].std() > 0
+
+
+@pytest.mark.parametrize(("kind", "size"), [("sphere", 2), ("gaussian", 3), ("one_hot", 4)])
+def test_controller_of_one_skill_set(goals: EnvSpec, ant: EnvSpec, kind: str, size: int) -> None:
+    options = Options((fake_skill(ant, "a", kind, size),), goals, "latent")
+    graph = controller_graph(controller(goals, size), options, hold=5)
+    held, decide = np.full((6, size), 0.5, np.float32), np.array([[1], [0], [1], [0], [0], [1]], np.float32)
+    out = same(graph, 6, z=held, decide=decide)
+    keeps = decide[:, 0] == 0
+    np.testing.assert_array_equal(out["z_next"][keeps], held[keeps])
+    assert (out["z_next"][~keeps] != held[~keeps]).any(axis=1).all()
+
+
+def test_controller_that_picks_from_several_skill_sets(goals: EnvSpec, ant: EnvSpec) -> None:
+    kinds = (("a", "sphere", 2, "tanh"), ("b", "one_hot", 5, "relu"), ("c", "sphere", 2, "swish"))
+    options = Options(tuple(fake_skill(ant, *kind) for kind in kinds), goals, "choice", per_skill=4)
+    n = len(options.table[0])
+    graph = controller_graph(controller(goals, n), options, hold=5)
+    held = np.arange(n, dtype=np.float32)[:, None]
+    obs = RNG.normal(size=(n, goals.obs.size("policy"))).astype(np.float32)
+    out = same(graph, n, obs=obs, z=held, decide=np.zeros((n, 1)))
+    np.testing.assert_array_equal(out["z_next"], held)
+    for i in range(n):  # as `MacroEnv` acts
+        expected = jnp.clip(options.act(jnp.asarray(obs[i]), options.resolve(jnp.int32(i))), -1, 1)
+        np.testing.assert_allclose(out["action"][i], expected, atol=1e-5)
+    decided = same(graph, n, obs=obs, z=held, decide=np.ones((n, 1)))["z_next"]
+    assert set(decided.ravel()) <= set(range(n))
+
+
+def test_a_random_table_can_be_traced(goals: EnvSpec, ant: EnvSpec) -> None:
+    options = Options((fake_skill(ant, "a", "gaussian", 3),), goals, "choice", per_skill=4)
+    graph = controller_graph(controller(goals, 4), options, hold=2)
+    same(graph, 3, z=np.array([[0], [1], [3]]))
+    jax.jit(graph.fn)(*(jnp.zeros((1, w)) for w in graph.inputs.values()))
+
+
+def test_what_does_not_fit_is_refused(goals: EnvSpec, ant: EnvSpec) -> None:
+    options = Options((fake_skill(ant, "a", "sphere", 2),), goals, "latent")
+    with pytest.raises(UserError, match="hold must be at least 1"):
+        controller_graph(controller(goals, 2), options, hold=0)
+    with pytest.raises(UserError, match="3 outputs of a latent controller, expected 2"):
+        controller_graph(controller(goals, 3), options, hold=5)
+    with pytest.raises(UserError, match="policy observations"):
+        policy_graph(goals, controller(ant, 8))
+    with pytest.raises(UserError, match="did you mean 'swish'"):
+        controller(ant, 8, "swich")
+    with pytest.raises(UserError, match="needs the array 'policy/bias1'"):
+        FrozenPolicy.from_arrays({k: v for k, v in arrays(3, 0, 2).items() if k != "policy/bias1"}, "relu")
+    with pytest.raises(UserError, match="cannot have the layers"):
+        FrozenPolicy((np.zeros((3, 4)), np.zeros((5, 2))), (np.zeros(4), np.zeros(2)), np.zeros(3), np.ones(3))

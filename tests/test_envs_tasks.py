@@ -1,0 +1,305 @@
+"""Tasks: what they observe, reward and end on, by hand numbers; and what every env of the registry promises."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.envs import registry
+from repertoire.envs.tasks.hurdle import BEYOND, HURDLES
+from repertoire.errors import UserError
+
+ROBOTS = ("ant", "half_cheetah", "hopper", "walker2d", "humanoid", "point")
+
+
+def robot_of(name):
+    return next(r for r in sorted(ROBOTS, key=len, reverse=True) if name.startswith(r))
+
+
+def follow(env, actions, seed=0):
+    """State after each of `actions` [T, nu], from one start."""
+    state = env.reset(jax.random.key(seed))
+
+    def step(s, a):
+        s = env.step(s, a)
+        return s, s
+
+    return jax.jit(lambda s, a: jax.lax.scan(step, s, a)[1])(state, jnp.asarray(actions, jnp.float32))
+
+
+# -- every env ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", registry.TASKS)
+def test_every_env_steps_natively_as_declared(name):
+    env = registry.make(name, "native", episode_length=3)
+    actions = jax.random.uniform(jax.random.key(1), (3, env.spec.action_size), minval=-1, maxval=1)
+    states = follow(env, actions)
+    for group in ("policy", "critic", "features"):
+        assert states.obs[group].shape == (3, env.spec.obs.size(group))
+        assert np.isfinite(states.obs[group]).all()
+    np.testing.assert_array_equal(states.truncated, [False, False, True])
+    total = sum(v for k, v in states.metrics.items() if k.startswith("reward/"))
+    np.testing.assert_allclose(states.reward, total, rtol=1e-5, atol=1e-6)
+    assert set(env.task.weights) == {k[7:] for k in states.metrics if k.startswith("reward/")}
+    root = states.data.qpos[:, : env.task.root]
+    np.testing.assert_array_equal(states.obs["features"][:, env.spec.obs.index("features", ("position",))], root)
+    assert isinstance(env.task.markers(jax.tree.map(lambda x: x[-1], states)), list)
+
+
+@pytest.mark.parametrize("name", registry.TASKS)
+def test_a_task_keeps_the_slices_of_its_robot(name):
+    """A frozen skill finds its inputs by name in every task of its robot."""
+    robot, task = registry.make_task(robot_of(name)).obs_spec(), registry.make_task(name).obs_spec()
+    own = len(robot.groups["policy"])
+    assert task.groups["policy"][:own] == robot.groups["policy"]
+    assert task.groups["features"] == robot.groups["features"]
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_discovery_sees_the_position_only_in_features(name):
+    env = registry.make(name, "native")
+    state = env.reset(jax.random.key(0))
+    moved = state.replace(data=env.physics.init(state.data.qpos.at[: env.task.root].add(7.0), state.data.qvel))
+    before, after = (env.spec.obs.build(env.task.observe(s.data, s.memory)) for s in (state, moved))
+    np.testing.assert_array_equal(before["policy"], after["policy"])
+    assert not np.array_equal(before["features"], after["features"])
+    assert not env.task.weights
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_random_actions_never_diverge(name):
+    env = registry.make(name, "native")
+    keys = jax.random.split(jax.random.key(0), 16)
+
+    def run(keys):
+        def step(state, key):
+            action = jax.random.uniform(key, (16, env.spec.action_size), minval=-1, maxval=1)
+            state = jax.vmap(env.step)(state, action)
+            return state, (state.metrics["diverged"], jnp.abs(state.data.qvel).max())
+
+        return jax.lax.scan(step, jax.vmap(env.reset)(keys), jax.random.split(keys[0], 200))[1]
+
+    diverged, speed = jax.jit(run)(keys)
+    assert float(diverged.sum()) == 0.0
+    assert float(speed.max()) < 100.0  # m/s, rad/s
+
+
+def test_describe_is_plain_data_for_every_env():
+    described = json.loads(json.dumps(registry.describe()))
+    assert [d["name"] for d in described] == list(registry.TASKS)
+    ant = registry.describe("ant_forward")[0]
+    assert ant["rewards"] == {"forward": 1.0, "alive": 1.0, "ctrl": -0.5, "contact": -5e-4}
+    assert ant["options"]["dynamics"] == "fast" and ant["episode_length"] == 1000
+    assert ant["dt"] == pytest.approx(0.05) and len(ant["actions"]) == 8
+    assert [s["name"] for s in ant["obs"]["policy"]] == ["posture", "rates"]
+    assert all(d["doc"] and s["unit"] for d in described for g in d["obs"].values() for s in g)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("anr", {}, "did you mean 'ant'"),
+        ("ant", {"dynamic": "fast"}, "did you mean 'dynamics'"),
+        ("ant", {"dynamics": "slow"}, "dynamics"),
+        ("ant", {"episode_length": 0}, "episode_length must be at least 1"),
+        ("ant", {"reset_noise": -0.1}, "reset_noise"),
+        ("ant", {"weights": {"forward": 1.0}}, "no reward terms"),
+        ("ant_forward", {"weights": {"forwards": 1.0}}, "did you mean 'forward'"),
+        ("ant_multi_goals", {"radius": -1.0}, "radius must be at least 0"),
+        ("ant_multi_goals", {"radius": float("nan")}, "radius"),
+        ("ant_multi_goals", {"hold": 0}, "hold must be at least 1"),
+        ("half_cheetah_goal", {"goal_range": -5.0}, "goal_range"),
+        ("point", {"reset_noise": -1.0}, "reset_noise"),
+        ("point_maze", {"maze": "v"}, "maze"),
+        ("point_maze", {"goal": "randon"}, "did you mean 'random'"),
+        ("point_maze", {"cell": 0.1}, "cell must be at least 1"),
+    ],
+)
+def test_impossible_options_are_named(name, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        registry.make_task(name, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_weight_changes_the_reward_and_nothing_else():
+    actions = np.full((4, 6), 0.5)
+    plain = follow(registry.make("half_cheetah_forward", "native"), actions)
+    free = follow(registry.make("half_cheetah_forward", "native", weights={"ctrl": 0.0}), actions)
+    np.testing.assert_array_equal(plain.data.qpos, free.data.qpos)
+    np.testing.assert_allclose(free.reward - plain.reward, 0.1 * 6 * 0.25, rtol=1e-4)
+
+
+# -- goals ----------------------------------------------------------------------------------------------------------
+
+
+def test_ant_gets_four_goals_around_each_other():
+    env = registry.make("ant_multi_goals", "native")
+    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4))
+    first = states.memory.goal
+    assert np.abs(first).max() <= 7.5 and np.unique(first, axis=0).shape == first.shape
+    run = follow(env, np.zeros((200, 8)))
+    goals = np.asarray(run.memory.goal)  # [i] holds after step i + 1
+    changes = 1 + np.flatnonzero(np.any(goals[1:] != goals[:-1], axis=1)) + 1
+    np.testing.assert_array_equal(changes, [50, 100, 150, 200])
+    assert np.abs(np.diff(goals, axis=0)).max() <= 7.5
+    offset = run.obs["policy"][:, env.spec.obs.index("policy", ("goal",))]
+    np.testing.assert_allclose(offset, 0.1 * (goals - run.data.qpos[:, :2]), rtol=1e-5, atol=1e-6)
+
+
+def at_goal(env, t, offset):
+    """A state `t` steps into the episode whose goal lies `offset` m from the robot."""
+    state = env.reset(jax.random.key(0))
+    goal = state.data.qpos[: env.task.root].at[0].add(offset)
+    return state.replace(t=jnp.int32(t), memory=state.memory.replace(goal=goal))
+
+
+@pytest.mark.parametrize(("offset", "reward"), [(0.0, 1.0), (2.5, 1.0), (3.5, 0.0)])
+def test_a_goal_pays_within_three_metres(offset, reward):
+    env = registry.make("ant_multi_goals", "native")
+    after = env.step(at_goal(env, 10, offset), jnp.zeros(8))
+    assert float(after.reward) == reward == float(after.metrics["goals_reached"])
+    again = env.step(after, jnp.zeros(8))
+    assert float(again.metrics["goals_reached"]) == reward  # counted once
+
+
+def test_the_goal_the_action_was_chosen_for_pays():
+    env = registry.make("ant_multi_goals", "native", goal_range=100.0)
+    before = at_goal(env, 49, 0.0)
+    after = env.step(before, jnp.zeros(8))
+    assert float(after.reward) == 1.0
+    assert not np.array_equal(after.memory.goal, before.memory.goal) and not bool(after.memory.touched)
+
+
+def test_half_cheetah_keeps_one_goal():
+    env = registry.make("half_cheetah_goal", "native")
+    run = follow(env, np.zeros((199, 6)))
+    assert np.unique(run.memory.goal).size == 1
+    goals = [float(env.task.draw(jax.random.key(i), jnp.zeros(1))[0]) for i in range(50)]
+    assert 50 < np.max(goals) <= 100 and -100 <= np.min(goals) < -50
+    (position, radius, _), *_ = env.task.markers(jax.tree.map(lambda x: x[-1], run))
+    assert position == (pytest.approx(float(run.memory.goal[0, 0])), 0.0, 0.0) and radius == 3.0
+
+
+# -- hurdles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hurdle():
+    return registry.make("half_cheetah_hurdle", "native")
+
+
+def with_foot(state, task, x):
+    return state.data.replace(xpos=state.data.xpos.at[task.model.body("bfoot").id, 0].set(x))
+
+
+def test_hurdles_stand_where_they_should(hurdle):
+    model = hurdle.task.model
+    bars = [i for i in range(model.ngeom) if model.geom(i).name.startswith("hurdle")]
+    assert [float(model.geom_pos[i, 0]) for i in bars] == list(HURDLES) and len(bars) == 12
+    assert {tuple(model.geom_pos[i, 1:]) for i in bars} == {(0.0, 0.2)}
+    assert {tuple(model.geom_size[i, [0, 2]]) for i in bars} == {(0.05, 0.03)}
+
+
+def test_a_hurdle_pays_once(hurdle):
+    task, state = hurdle.task, hurdle.reset(jax.random.key(0))
+    memory, paid = state.memory, []
+    for x in (2.9, 3.1, 2.0, 3.1, 7.1, 12.0, 40.0):
+        data = with_foot(state, task, x)
+        paid.append(float(task.terms(state.data, data, None, memory)["hurdle"]))
+        memory = task.advance(None, state.data, data, None, memory, None)
+    assert paid == [0, 1, 0, 0, 1, 1, 4]  # 7 of the 12 stand at x >= 0
+
+
+@pytest.mark.parametrize(("x", "ahead"), [(-20, -15), (-1.5, -1), (0.0, 3), (3.1, 7), (30, BEYOND)])
+def test_the_next_hurdle_is_ahead_of_the_back_foot(hurdle, x, ahead):
+    state = hurdle.reset(jax.random.key(0))
+    values = hurdle.task.observe(with_foot(state, hurdle.task, x), state.memory)
+    assert float(values["back_foot"]) == pytest.approx(ahead - x, abs=1e-5)
+    assert float(values["next_hurdle"]) == pytest.approx(ahead - float(state.data.qpos[0]), abs=1e-5)
+
+
+def test_a_bar_is_solid(hurdle):
+    """A cheetah thrown at the first bar does not fly through it."""
+    qvel = jnp.zeros(9).at[0].set(6.0)
+    flat = registry.make("half_cheetah", "native")
+    ends = []
+    for env in (hurdle, flat):
+        data = env.physics.init(jnp.zeros(9).at[0].set(1.5).at[1].set(-0.2), qvel)
+        ends.append(float(env.physics.step(data, jnp.zeros(6), 100).qpos[0]))
+    assert ends[0] < ends[1] - 0.1
+
+
+# -- point ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_point_moves_a_tenth_of_a_metre_per_step():
+    env = registry.make("point", "native", reset_noise=0.0)
+    run = follow(env, [[1, 0], [1, 1], [-1, 0.5]])
+    np.testing.assert_allclose(run.data.qpos, [[0.1, 0], [0.2, 0.1], [0.1, 0.15]], atol=1e-6)
+    assert env.spec.dt == pytest.approx(0.1) and env.spec.episode_length == 50
+
+
+def test_the_nuisance_is_ten_times_faster_and_alone():
+    env = registry.make("point", "native", nuisance=True, reset_noise=0.0)
+    run = follow(env, [[0, 0, 1], [0, 0, -1], [0, 0, -1]])
+    nuisance = run.obs["features"][:, env.spec.obs.index("features", ("nuisance",))]
+    np.testing.assert_allclose(nuisance[:, 0], [1, 0, -1], atol=1e-5)
+    np.testing.assert_allclose(run.data.qpos[:, :2], 0, atol=1e-6)
+
+
+def test_the_disc_moves_when_pushed_and_rests_otherwise():
+    env = registry.make("point", "native", disc=True, reset_noise=0.0)
+    disc = env.spec.obs.index("features", ("disc",))
+    pushed = follow(env, [[1, 0]] * 20).obs["features"][:, disc]
+    missed = follow(env, [[-1, 0]] * 20).obs["features"][:, disc]
+    np.testing.assert_allclose(missed, [[1, 0]] * 20, atol=1e-6)
+    np.testing.assert_allclose(pushed[:4], [[1, 0]] * 4, atol=1e-6)
+    assert pushed[-1, 0] > 1.8 and abs(pushed[-1, 1]) < 1e-5
+    rest = follow(env, [[1, 0]] * 10 + [[-1, 0]] * 20).obs["features"][:, disc]
+    np.testing.assert_allclose(rest[-1], rest[-10], atol=1e-3)
+
+
+AROUND = [[1, 0]] * 40 + [[0, -1]] * 40 + [[-1, 0]] * 45
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_the_maze_pays_at_its_far_end(hold):
+    env = registry.make("point_maze", "native", reset_noise=0.0, hold=hold)
+    run = follow(env, AROUND)
+    arrival = int(np.argmax(run.reward > 0))
+    assert arrival == 80 + 34  # 4 m to the left, less the radius of 0.5 m, in steps of 0.1 m
+    assert not bool(run.terminated[arrival - 1]) and bool(run.terminated[arrival]) != hold
+    assert (run.reward[arrival:] == 1).all()
+    goal = run.obs["policy"][:, env.spec.obs.index("policy", ("goal",))]
+    np.testing.assert_allclose(goal[-1], [0.05, 0.0], atol=0.01)
+
+
+def test_maze_walls_hold():
+    env = registry.make("point_maze", "native", reset_noise=0.0)
+    run = follow(env, [[-1, -1]] * 40)
+    np.testing.assert_allclose(run.data.qpos[-1], [-0.8, -0.8], atol=0.01)
+
+
+def test_random_maze_goals_cover_the_free_cells():
+    task = registry.make_task("point_maze", goal="random")
+    drawn = jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(jax.random.split(jax.random.key(0), 200))
+    free = {(2, 0), (4, 0), (4, -2), (4, -4), (2, -4), (0, -4)}
+    assert {tuple(map(int, xy)) for xy in np.asarray(drawn)} == free
+
+
+@pytest.mark.parametrize("maze", ["u", "medium"])
+def test_every_cell_of_a_maze_can_be_reached(maze):
+    task = registry.make_task("point_maze", maze=maze)
+    free = {tuple(xy) for xy in task.centres(" SG")}
+    seen, queue = {(0.0, 0.0)}, [(0.0, 0.0)]
+    while queue:
+        x, y = queue.pop()
+        steps = {(x + 2, y), (x - 2, y), (x, y + 2), (x, y - 2)} & free - seen
+        seen |= steps
+        queue += steps
+    assert seen == free
