@@ -51,7 +51,7 @@ def build_contract(
 
     Args:
       files: `onnx`, `xml` (or None) and `mjb`, each {"file": name, "sha256": digest}.
-      provenance: run id, git state, config: stored as it is, beside that of the skills and the versions here.
+      provenance: run id, git state, config: stored as it is, beside that of the skills (`skills`) and `exported_with`.
     """
     task, spec, model = env.task, env.spec, env.task.model
     by_name = {s.name: s for s in spec.obs.groups["policy"]}
@@ -86,7 +86,7 @@ def build_contract(
         "provenance": {
             **(provenance or {}),
             "skills": {s.name: dict(s.manifest["provenance"]) for s in graph.skills},
-            "versions": {p: _version(p) for p in _PACKAGES},
+            "exported_with": {p: _version(p) for p in _PACKAGES},
         },
     }
 
@@ -116,8 +116,9 @@ def joints(model: mujoco.MjModel) -> list[dict[str, Any]]:
 def _source(task: Task, name: str) -> str:
     """Declared source of a slice. By convention `goal` is a world position relative to the root; else a command."""
     fallback = f"command.{name}"
-    if name == "goal" and getattr(task, "root", 0):
-        fallback += f" - qpos[0:{task.root}]"  # type: ignore[attr-defined]
+    root: Any = getattr(task, "root", 0)
+    if name == "goal" and root:
+        fallback += f" - qpos[0:{root}]"
     return task.sources().get(name, fallback)
 
 

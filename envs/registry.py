@@ -77,8 +77,10 @@ def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:
     weights = dict(cls().weights)
     for term, weight in overrides.items():
         if term not in weights:
-            raise unknown(f"reward term of env {cls.name}", term, weights) if weights else UserError(
-                f"env {cls.name} has no reward terms"
+            raise (
+                unknown(f"reward term of env {cls.name}", term, weights)
+                if weights
+                else UserError(f"env {cls.name} has no reward terms")
             )
         weights[term] = float(weight)
     return weights

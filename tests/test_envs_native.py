@@ -33,9 +33,7 @@ def rollout(env, worlds=WORLDS, steps=20, seed=0, over=None):
         state = jax.vmap(env.reset)(keys)
         return state, jax.lax.scan(lambda s, a: (jax.vmap(env.step)(s, a), None), state, actions)[0]
 
-    actions = jax.random.uniform(
-        jax.random.key(seed + 1), (steps, worlds, env.spec.action_size), minval=-1, maxval=1
-    )
+    actions = jax.random.uniform(jax.random.key(seed + 1), (steps, worlds, env.spec.action_size), minval=-1, maxval=1)
     return jax.jit(run)(jax.random.split(jax.random.key(seed), worlds), actions)
 
 
@@ -78,9 +76,7 @@ def test_threads_change_nothing(task):
 def test_scan_equals_a_loop_of_mj_step(task, env):
     start, end = rollout(env, steps=5)
     model = env.physics.model
-    actions = np.asarray(
-        jax.random.uniform(jax.random.key(1), (5, WORLDS, env.spec.action_size), minval=-1, maxval=1)
-    )
+    actions = np.asarray(jax.random.uniform(jax.random.key(1), (5, WORLDS, env.spec.action_size), minval=-1, maxval=1))
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = start.data.qpos[2], start.data.qvel[2]
     mujoco.mj_forward(model, data)

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
+from repertoire.envs.physics import constants
 from repertoire.envs.physics import overrides as overriding
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.types import Array, Data, Start
@@ -31,9 +32,8 @@ _DROPPED = 0b11111
 class MjxPhysics:
     """`Physics` on MJX. `impl` is `jax` or `warp`; raises `UserError` for a model that MJX cannot hold.
 
-    Overrides replace model fields; of the constants that MuJoCo derives from them (`mj_setConst`), only the subtree
-    masses follow. The others (`body_invweight0`, `dof_invweight0`: how soft a contact or a joint limit is) keep the
-    base model's values, where `native` recomputes them.
+    Overrides replace model fields. The constants that decide on contacts follow them (see `constants`); those that
+    only muscles and tendon limits use keep the base model's values, where `native` recomputes them.
 
     Args:
       model: compiled model.
@@ -54,7 +54,6 @@ class MjxPhysics:
         self.model, self._fields, self._impl = model, fields, impl
         self._contacts, self._constraints = contacts, constraints
         self._mx = _put_model(model, impl, self.name)
-        self._ancestors = _ancestors(model)
         self._known = _variable_fields(self._mx)
         self._forward = not _KINEMATIC.issuperset(fields)
         self._start = over_worlds(self._start_all)
@@ -72,8 +71,7 @@ class MjxPhysics:
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
         """`init(fresh)` where `mask`; where no world of the batch is masked, no physics runs."""
-        over = {k: fresh.overrides[k] for k in data.overrides}
-        return self._restart(mask, data, fresh.replace(overrides=over))
+        return self._restart(mask, data, fresh)
 
     def metrics(self, data: Data) -> dict[str, Array]:
         """Under Warp `overflow`: 1 where contacts or constraints did not fit and were dropped."""
@@ -89,12 +87,13 @@ class MjxPhysics:
 
         def one(start: Start) -> Data:
             data = blank.replace(qpos=start.qpos.astype(kind), qvel=start.qvel.astype(kind))
-            model = self._model(start.overrides)
+            over = {**start.overrides, **constants.derived(self.model, start.overrides)}
+            model = self._model(over)
             if self._forward:
                 data = mjx.forward(model, data)
             elif self._fields:
                 data = mjx.com_pos(model, mjx.kinematics(model, data))
-            return self._data(data, start.overrides)
+            return self._data(data, over)
 
         return jax.vmap(one)(start)
 
@@ -106,7 +105,7 @@ class MjxPhysics:
             model = self._model(data.overrides)
             carried = {k: data.backend[k] for k in _CARRIED}
             d = blank.replace(time=data.time, qpos=data.qpos, qvel=data.qvel, ctrl=ctrl.astype(kind), **carried)
-            d, _ = jax.lax.scan(lambda d, _: (mjx.step(model, d), None), d, None, length=substeps)
+            d, _ = jax.lax.scan(lambda d, _: (_same_types(mjx.step(model, d), d), None), d, None, length=substeps)
             return self._data(d, data.overrides)
 
         return jax.vmap(one)(data, ctrl)
@@ -128,12 +127,7 @@ class MjxPhysics:
         return mjx.make_data(self.model, impl="warp", naconmax=pool, njmax=self._constraints)
 
     def _model(self, overrides: Mapping[str, Array]) -> Any:
-        if not overrides:
-            return self._mx
-        over = dict(overrides)
-        if "body_mass" in over:
-            over["body_subtreemass"] = self._ancestors @ over["body_mass"]
-        return self._mx.tree_replace(over)
+        return self._mx.tree_replace(dict(overrides)) if overrides else self._mx
 
     def _data(self, d: Any, overrides: dict[str, Array]) -> Data:
         backend = {k: getattr(d, k) for k in _CARRIED}
@@ -160,16 +154,13 @@ def _field(d: Any, name: str) -> Array:
     return getattr(d, name) if hasattr(d, name) else getattr(d._impl, name)
 
 
+def _same_types(new: Any, old: Any) -> Any:
+    """Under `jax_enable_x64` MJX turns some int32 fields of a model with tendons into int64, which no scan takes."""
+    return jax.tree.map(lambda a, b: a.astype(b.dtype) if isinstance(b, jax.Array) else a, new, old)
+
+
 def _variable_fields(mx: Any) -> tuple[str, ...]:
     """Names of the model's float arrays, `opt.<field>` for options; integers shape the program and cannot vary."""
     groups = (("", mx), ("opt.", mx.opt))
     names = ((p + f.name, getattr(part, f.name)) for p, part in groups for f in type(part).fields())
     return tuple(n for n, v in names if isinstance(v, jax.Array) and jnp.issubdtype(v.dtype, jnp.floating))
-
-
-def _ancestors(model: mujoco.MjModel) -> np.ndarray:
-    """[nbody, nbody] float32: 1 where the column's body lies in the row's subtree."""
-    inside = np.eye(model.nbody, dtype=np.float32)
-    for body in range(model.nbody - 1, 0, -1):
-        inside[model.body_parentid[body]] += inside[body]
-    return inside

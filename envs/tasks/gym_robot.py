@@ -89,9 +89,7 @@ class GymRobot(Robot):
         rates, joint_rates = Slice("rates", nv, "m/s, rad/s"), Slice("joint_rates", nv - n, "m/s, rad/s")
         features = (Slice("position", n, "m"), Slice("velocity", n, "m/s"), posture, joint_rates)
         extra = self.extra_slices()
-        return ObsSpec(
-            {"policy": (posture, rates, *extra), "critic": (posture, rates, *extra), "features": features}
-        )
+        return ObsSpec({"policy": (posture, rates, *extra), "critic": (posture, rates, *extra), "features": features})
 
     def observe(self, data: Data, memory: object) -> dict[str, Array]:
         """Values of all slices."""

@@ -36,7 +36,9 @@ class Point(Robot):
     reset_noise: float = 0.1
 
     name: ClassVar[str] = "point"
-    doc: ClassVar[str] = "2-D point with velocity actions: 50 steps of 0.1 s; options: nuisance coordinate, disc to push"
+    doc: ClassVar[str] = (
+        "2-D point with velocity actions: 50 steps of 0.1 s; options: nuisance coordinate, disc to push"
+    )
     substeps: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

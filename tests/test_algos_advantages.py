@@ -1,0 +1,60 @@
+"""Hand numbers for advantages, the multi-critic rule and PPO's surrogate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.algos import advantages, ppo
+
+NO = jnp.zeros(3, bool)
+
+
+def gae(r, v, nv, terminated=NO, cut=NO, gamma=0.5, lam=0.5):
+    return advantages.gae(jnp.array(r), jnp.array(v), jnp.array(nv), terminated, cut, gamma, lam)
+
+
+def test_gae_by_hand():
+    # deltas: 1 + .5*2 - 1 = 1, 1 + .5*4 - 2 = 1, 1 + .5*8 - 4 = 1; traces .25
+    got = gae([1.0, 1.0, 1.0], [1.0, 2.0, 4.0], [2.0, 4.0, 8.0])
+    np.testing.assert_allclose(got, [1 + 0.25 * 1.25, 1.25, 1.0])
+
+
+def test_termination_bootstraps_nothing_and_stops_the_trace():
+    got = gae([1.0, 1.0, 1.0], [1.0, 2.0, 4.0], [2.0, 4.0, 8.0], terminated=jnp.array([False, True, False]))
+    # delta_1 = 1 - 2 = -1, and the trace does not cross it
+    np.testing.assert_allclose(got, [1 + 0.25 * -1, -1.0, 1.0])
+
+
+def test_cut_bootstraps_with_the_true_next_value_and_stops_the_trace():
+    # at the cut V(next_obs) = 100 belongs to the old episode; obs_{t+1} (V = 4) is another episode
+    got = gae([1.0, 1.0, 1.0], [1.0, 2.0, 4.0], [2.0, 100.0, 8.0], cut=jnp.array([False, True, False]))
+    np.testing.assert_allclose(got, [1 + 0.25 * 49, 49.0, 1.0])
+
+
+def test_channels_do_not_mix():
+    key = jax.random.key(0)
+    r, v, nv = (jax.random.normal(k, (5, 4, 2)) for k in jax.random.split(key, 3))
+    flags = jnp.zeros((5, 4), bool)
+    both = advantages.channel_gae(r, v, nv, flags, flags, 0.9, 0.8)
+    for c in range(2):
+        one = advantages.channel_gae(*(x[..., c : c + 1] for x in (r, v, nv)), flags, flags, 0.9, 0.8)
+        np.testing.assert_allclose(both[..., c : c + 1], one, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("normalize", "same"), [(True, True), (False, False)])
+def test_scaling_one_channel_changes_nothing_only_when_normalised(normalize, same):
+    a = jax.random.normal(jax.random.key(1), (64, 2))
+    weights = jnp.array([0.7, 0.3])
+    before = advantages.combine(a, weights, normalize)
+    after = advantages.combine(a * jnp.array([1000.0, 1.0]), weights, normalize)
+    assert np.allclose(before, after, atol=1e-4) == same
+
+
+def test_surrogate_by_hand():
+    old = jnp.log(0.5)
+    s, kl, clipped = ppo.clipped_surrogate(jnp.log(0.75), old, jnp.array(2.0), 0.2)  # ratio 1.5, bounded at 1.2
+    np.testing.assert_allclose([s, clipped], [2.4, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(kl, 0.5 - np.log(1.5), rtol=1e-6)
+    s, _, _ = ppo.clipped_surrogate(jnp.log(0.75), old, jnp.array(-2.0), 0.2)  # pessimistic side is not clipped
+    np.testing.assert_allclose(s, -3.0, rtol=1e-6)

@@ -1,0 +1,137 @@
+"""Known answers for DIAYN and METRA (research 8.1)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from repertoire.algos.types import FeatureBatch
+from repertoire.errors import UserError
+from repertoire.skills.latent import OneHot, Sphere, make_prior
+from repertoire.skills.objectives import registry
+from repertoire.skills.objectives.diayn import Diayn
+from repertoire.skills.objectives.metric import Metra, constraint_gap
+
+KEY = jax.random.key(0)
+
+
+def zeroed(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def batch(n=256, f=3, prior=None):
+    prior = prior or Sphere(2)
+    keys = jax.random.split(KEY, 3)
+    z = jax.vmap(prior.sample)(jax.random.split(keys[2], n))
+    return FeatureBatch(jax.random.normal(keys[0], (n, f)), z, jax.random.normal(keys[1], (n, f)))
+
+
+@pytest.mark.parametrize("k", [4, 8])
+def test_diayn_reward_is_zero_at_chance_and_log_k_when_perfect(k):
+    objective = Diayn(prior=OneHot(k), logit_clip=50.0)
+    params, z = zeroed(objective.init(KEY, 3)), jax.nn.one_hot(2, k)
+    np.testing.assert_allclose(objective.reward(params, jnp.ones(3), z, jnp.ones(3)), [0.0], atol=1e-6)
+    last = max(params["discriminator"], key=lambda n: int(n.split("_")[1]))
+    params["discriminator"][last]["bias"] = 1000.0 * z
+    np.testing.assert_allclose(objective.reward(params, jnp.ones(3), z, jnp.ones(3)), [np.log(k)], rtol=1e-4)
+    assert objective.ceiling() == pytest.approx(np.log(k))
+
+
+def test_diayn_logit_clip_bounds_the_posterior():
+    objective = Diayn(prior=OneHot(8), logit_clip=5.0)
+    params = zeroed(objective.init(KEY, 3))
+    params["discriminator"]["Dense_2"]["bias"] = 1e6 * (2 * jax.nn.one_hot(0, 8) - 1)
+    posterior = jax.nn.softmax(objective.logits(params, jnp.ones(3)))
+    np.testing.assert_allclose(posterior[0], 1 / (1 + 7 * np.exp(-10)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["one_hot", "sphere", "gaussian"])
+def test_diayn_learns_to_tell_separable_features_apart(kind):
+    objective = registry.make("diayn", prior=kind, skills=4, lr=1e-2)
+    z = jax.vmap(objective.prior.sample)(jax.random.split(KEY, 256))
+    data = FeatureBatch(z, z, z)  # features that give the latent away
+    params = objective.init(KEY, 4)
+    before, _ = objective.loss(params, data, KEY)
+    params = fit(objective, params, data, 300)
+    after, metrics = objective.loss(params, data, KEY)
+    assert after < before - 0.3
+    assert metrics["mi_bound"] > 0.9
+    if kind == "one_hot":
+        assert metrics["accuracy"] > 0.99
+
+
+def fit(objective, params, data, steps):
+    opt = objective.optimizer
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(lambda p: objective.loss(p, data, KEY)[0])(params)
+        updates, state = opt.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = opt.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+@pytest.mark.parametrize("prior", [Sphere(2), OneHot(5)])
+def test_metra_rewards_telescope(prior):
+    objective = Metra(prior=prior)
+    params, path, z = objective.init(KEY, 3), jax.random.normal(KEY, (20, 3)), prior.sample(KEY)
+    total = sum(objective.reward(params, path[t], z, path[t + 1])[0] for t in range(19))
+    ends = objective.encode(params, path[-1]) - objective.encode(params, path[0])
+    np.testing.assert_allclose(total, ends @ objective.direction(z), rtol=1e-4, atol=1e-5)
+
+
+def test_constraint_forms_and_ceilings():
+    step = jnp.array([0.8, 0.6])
+    np.testing.assert_allclose(constraint_gap(step, "mean"), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(constraint_gap(step, "l2"), 0.0, atol=1e-6)
+    assert Metra(form="mean").ceiling() == pytest.approx(np.sqrt(2))
+    assert Metra(form="l2").ceiling() == pytest.approx(1.0)
+    assert Metra(prior=OneHot(16)).ceiling() == pytest.approx(4.13, abs=0.01)
+    assert Metra(prior=OneHot(16), form="l2").ceiling() == pytest.approx(1.033, abs=0.001)
+
+
+@pytest.mark.parametrize(("scale", "rises"), [(100.0, True), (0.0, False)])
+def test_dual_rises_while_violated_and_falls_while_satisfied(scale, rises):
+    objective = Metra()
+    params = jax.tree.map(lambda x: x * scale, objective.init(KEY, 3))
+    params["log_dual"] = jnp.log(30.0)
+    encoder, duals = params["encoder"], [30.0]
+    state = objective.optimizer.init(params)
+    for _ in range(5):
+        grads = jax.grad(lambda p: objective.loss(p, batch(), KEY)[0])(params)
+        updates, state = objective.optimizer.update(grads, state, params)
+        params = {**optax.apply_updates(params, updates), "encoder": encoder}  # the violation is held fixed
+        duals.append(float(jnp.exp(params["log_dual"])))
+    assert (np.diff(duals) > 0).all() if rises else (np.diff(duals) < 0).all()
+    np.testing.assert_allclose(np.abs(np.diff(np.log(duals))), objective.dual_lr, rtol=1e-2)  # Adam: full pace
+
+
+def test_policy_reward_excludes_the_penalty_and_the_dual():
+    objective, params = Metra(), Metra().init(KEY, 3)
+    louder = {**params, "log_dual": params["log_dual"] + 5}
+    args = (jnp.ones(3), jnp.array([1.0, 0.0]), jnp.zeros(3))
+    assert objective.reward(params, *args) == objective.reward(louder, *args)
+
+
+def test_dual_gradient_does_not_reach_the_encoder_nor_back():
+    objective, params = Metra(), Metra().init(KEY, 3)
+    grads = jax.grad(lambda p: objective.loss(p, batch(), KEY)[0])(params)
+    step = objective.encode(params, batch().next_features) - objective.encode(params, batch().features)
+    gap = jnp.minimum(constraint_gap(step, "mean"), objective.slack).mean()
+    np.testing.assert_allclose(grads["log_dual"], gap, rtol=1e-5)
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'metra'"):
+        registry.make("metro")
+    with pytest.raises(UserError, match="dual_lr"):
+        registry.make("metra", dual_rl=1)
+    with pytest.raises(UserError, match="at least 2 skills"):
+        registry.make("diayn", skills=1)
+    assert {r["name"] for r in registry.describe()} == set(registry.OBJECTIVES)
+    assert make_prior("sphere", 2).size == 2
