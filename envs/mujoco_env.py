@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from repertoire.envs.task import Task
@@ -20,6 +21,22 @@ def tree_where(mask: Array, on_true: Any, on_false: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(mask, a, b), on_true, on_false)
 
 
+def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
+    """What a task declares, over its compiled model."""
+    low, high = task.action_limits()
+    return EnvSpec(
+        name=task.name,
+        obs=task.obs_spec(),
+        action_size=len(low),
+        action_names=task.action_names(),
+        action_low=low,
+        action_high=high,
+        dt=task.substeps * float(model.opt.timestep),
+        physics_dt=float(model.opt.timestep),
+        episode_length=task.episode_length,
+    )
+
+
 class MujocoEnv:
     """One task on one backend.
 
@@ -30,18 +47,7 @@ class MujocoEnv:
 
     def __init__(self, task: Task, physics: Physics) -> None:
         self.task, self.physics = task, physics
-        low, high = task.action_limits()
-        self.spec = EnvSpec(
-            name=task.name,
-            obs=task.obs_spec(),
-            action_size=len(low),
-            action_names=task.action_names(),
-            action_low=low,
-            action_high=high,
-            dt=task.substeps * float(physics.model.opt.timestep),
-            physics_dt=float(physics.model.opt.timestep),
-            episode_length=task.episode_length,
-        )
+        self.spec = env_spec(task, physics.model)
         noise = [np.full(s.size, s.noise * s.scale) for s in self.spec.obs.groups["policy"]]
         self._noise = np.concatenate(noise).astype(np.float32)
 

@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 from repertoire.envs import physics
-from repertoire.envs.mujoco_env import MujocoEnv
+from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
 from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
+from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
 #: Registry name -> task class.
@@ -90,3 +91,9 @@ def make(name: str, physics_backend: str = "auto", **options: Any) -> MujocoEnv:
     """Env `name` on a physics backend (`auto`, `native`, `warp`, `mjx`)."""
     task = make_task(name, **options)
     return MujocoEnv(task, physics.make(physics_backend, task.model, task.fields))
+
+
+def make_spec(name: str, **options: Any) -> EnvSpec:
+    """`EnvSpec` of an env without building a physics backend."""
+    task = make_task(name, **options)
+    return env_spec(task, task.model)

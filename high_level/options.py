@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,13 @@ class Options:
         """Length of the controller's action vector (latent mode)."""
         return self.skills[0].prior.size
 
-    @property
+    @functools.cached_property
     def table(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """(skill set of each choice [n], latents of each skill set [n_i, D_i]) in choice mode."""
+        with jax.ensure_compile_time_eval():  # it may first be asked for inside a trace
+            return self._table()
+
+    def _table(self) -> tuple[np.ndarray, list[np.ndarray]]:
         latents = [s.prior.spread(s.prior.size if s.prior.discrete else self.per_skill) for s in self.skills]
         owner = np.concatenate([np.full(len(z), i) for i, z in enumerate(latents)])
         return owner, latents

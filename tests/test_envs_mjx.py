@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -64,7 +65,7 @@ def equations(jaxpr):
     """All equations, those of called programs too."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from equations(inner)
 
 

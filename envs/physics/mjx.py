@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from mujoco import mjx
 
 from repertoire.envs.physics import constants

@@ -11,7 +11,6 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.robot import Robot
