@@ -32,8 +32,8 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
             config = hydra_compose(name, [translate(o) for o in overrides])
         return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
-        key = str(error).rsplit(" ", 1)[-1]
-        raise UserError(f"{key.strip()} is required: give {key.strip()}=...") from None
+        key = getattr(error, "full_key", None) or "a setting"
+        raise UserError(f"{key} is required: give {key}=...") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _friendly(name, overrides, error) from None
 

@@ -150,7 +150,7 @@ def _put_model(model: mujoco.MjModel, impl: str, name: str) -> Any:
 
 def _field(d: Any, name: str) -> Array:
     """`mjx.Data` keeps some fields of `MjData` in its implementation part."""
-    return getattr(d, name) if hasattr(d, name) else getattr(d._impl, name)
+    return getattr(d if name in d.__dataclass_fields__ else d._impl, name)
 
 
 def _same_types(new: Any, old: Any) -> Any:

@@ -1,0 +1,203 @@
+"""The command line: speed of --help, and bad input answered in one line with exit code 2, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from repertoire.scripts import cli, config
+
+TINY = ["env=point", "algo.envs=8", "algo.rollout=4", "algo.minibatches=2", "algo.hidden=[8]", "objective.hidden=[8]",
+        "total_steps=64", "eval_every=0", "video=false", "logging.quiet=true"]  # fmt: skip
+
+
+def fails(capsys, *args):
+    """The one line that `repertoire ARGS` answers with; asserts exit code 2."""
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(args)
+    assert exit_info.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def test_help_answers_in_under_a_second():
+    best = min(_timed([sys.executable, "-m", "repertoire.scripts.cli", "--help"]) for _ in range(3))
+    assert best < 1.0
+
+
+def _timed(command):
+    start = time.monotonic()
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert all(verb in out for verb in cli.VERBS)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train-skills", "env=antt"], "did you mean 'ant'"),
+        (["train-skills", "objective=metraa"], "did you mean 'metra'"),
+        (["train-skills", "sede=1"], "did you mean 'seed'"),
+        (["train-skills", "algo.epoch=3"], "did you mean 'algo.epochs'"),
+        (["train-skills", "objective.dual_rl=1"], "did you mean 'dual_lr'"),
+        (["train-skills", "env.dynamic=fast"], "did you mean 'dynamics'"),
+        (["train-skills", "env.dynamics=quick"], "unknown dynamics"),
+        (["train-skills", "env.episode_length=0"], "episode_length must be"),
+        (["train-skills", "algo.envs=0"], "algo.envs must be at least 1"),
+        (["train-skills", "algo.minibatches=7"], "must be a multiple of algo.minibatches"),
+        (["train-skills", "algo.lr=fast"], "algo.lr must be a number"),
+        (["train-skills", "objective.skills=0"], "size >= 1"),
+        (["train-skills", "objective.features=[positon]"], "features has no slice 'positon'"),
+        (["train-skills", "total_steps=0"], "total_steps must be at least 1"),
+        (["train-skills", "num_seeds=0"], "num_seeds must be at least 1"),
+        (["train-skills", "matmul_precision=low"], "unknown matmul_precision"),
+        (["train-skills", "physics=warp"], "needs an NVIDIA GPU"),
+        (["train-skills", "physics=natve"], "did you mean 'native'"),
+        (["train-skills", "-m", "launcher=slrum", "seed=0,1"], "did you mean 'slurm'"),
+        (["train-skills", "nonsense"], "settings are written key=value"),
+        (["train-controller", "skills=[nobody]", "library=/nonexistent"], "is empty"),
+        (["train-controller", "controller.mode=laten"], "did you mean"),
+        (["evaluate"], "run is required"),
+        (["evaluate", "run=/nonexistent/run"], "there is no run at"),
+        (["rollout", "run=/nonexistent/run"], "there is no run at"),
+        (["export", "run=/nonexistent/run"], "there is no run at"),
+        (["report", "runs=[/nonexistent/run]"], "there is no run at"),
+        (["envs", "ante"], "did you mean 'ant'"),
+        (["objectives", "metro"], "did you mean 'metra'"),
+        (["skills", "show", "nobody", "library=/nonexistent"], "is empty"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
+    if says.startswith("needs an NVIDIA") and _gpu():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    if args[0] == "train-controller" and "mode" in args[1]:
+        _library(tmp_path)
+        args = [*args, "skills=[point-metra]", "task=point_maze"]
+    assert says in fails(capsys, *args)
+    left = {p.name for p in tmp_path.iterdir()} - {"library"}
+    assert left <= {"runs"}, left  # nothing made for a run that never began
+
+
+def _gpu():
+    import jax
+
+    return jax.default_backend() == "gpu"
+
+
+def _library(folder):
+    from repertoire.algos import trainer
+    from repertoire.scripts import build
+    from repertoire.skills.library import Library
+    from repertoire.skills.skill import freeze
+
+    cfg = config.compose("train_skills", TINY)
+    learner = build.learner_of("train-skills", cfg)
+    state = trainer.programs(learner).init(trainer.seed_keys(0))
+    return Library(folder / "library").add(freeze("point-metra", learner, state, {}))
+
+
+def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _library(tmp_path)
+    line = fails(capsys, "train-controller", "task=ant_multi_goals", "skills=[point-metra]")
+    assert "does not fit env ant_multi_goals" in line
+
+
+def test_a_tampered_skill_is_refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _library(tmp_path)
+    path = tmp_path / "library" / "point-metra" / "1" / "arrays.safetensors"
+    blob = bytearray(path.read_bytes())
+    blob[-1] ^= 1
+    path.write_bytes(bytes(blob))
+    assert "changed after it was frozen" in fails(
+        capsys, "train-controller", "task=point_maze", "skills=[point-metra]"
+    )
+
+
+def test_a_run_directory_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "run_dir" in fails(capsys, "train-skills", *TINY, f"run_dir={tmp_path}/file/run")
+
+
+def test_a_full_disk_loses_nothing(capsys, monkeypatch, tmp_path):
+    from repertoire.experiment import checkpoints
+
+    run = ["train-skills", *TINY, f"run_dir={tmp_path}/run", f"library={tmp_path}/library"]
+    cli.main([*run, "checkpoint_every=1"])
+    intact = checkpoints.steps(tmp_path / "run" / "checkpoints")
+    real = checkpoints.save
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    more = [a if not a.startswith("total_steps") else "total_steps=128" for a in run]
+    line = fails(capsys, *more, "checkpoint_every=1")
+    assert "full" in line or "space" in line
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == intact
+    monkeypatch.setattr(checkpoints, "save", real)
+    cli.main([*more, "checkpoint_every=1"])  # goes on from where it stood
+    assert max(checkpoints.steps(tmp_path / "run" / "checkpoints")) == 4
+
+
+def test_the_same_directory_with_another_config_is_refused(capsys, tmp_path):
+    run = ["train-skills", *TINY, f"run_dir={tmp_path}/run", f"library={tmp_path}/library"]
+    cli.main(run)
+    line = fails(capsys, *run, "algo.gamma=0.5")
+    assert "algo.gamma" in line and "run_dir=" in line
+
+
+def test_catalogues_as_json(capsys):
+    for verb, least in (("envs", 15), ("objectives", 2)):
+        cli.main([verb, "--json"])
+        rows = json.loads(capsys.readouterr().out)
+        assert len(rows) >= least and all(r["name"] for r in rows)
+    cli.main(["objectives"])
+    assert "metra" in capsys.readouterr().out
+
+
+def test_every_verb_explains_itself(capsys):
+    for verb in cli.VERBS:
+        cli.main([verb, "--help"])
+        assert "repertoire" in capsys.readouterr().out
+
+
+def test_every_env_has_a_config():
+    from repertoire.envs import registry
+
+    assert set(config.options("env")) == set(registry.TASKS)
+    for name in registry.TASKS:
+        assert config.compose("train", [f"env={name}"])["env"]["name"] == name
+
+
+def test_configs_hold_every_setting_of_ppo():
+    from repertoire.algos.ppo import PPOConfig
+
+    assert set(config.compose("train", [])["algo"]) == set(PPOConfig.__dataclass_fields__)
+
+
+def test_slurm_launcher_config_is_complete(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module("repertoire.configs", version_base="1.3"):
+        cfg = compose("train_skills", [config.translate("launcher=slurm")], return_hydra_config=True)
+    assert "SlurmLauncher" in cfg.hydra.launcher._target_
+
+
+@pytest.mark.slow
+def test_local_sweep_runs_every_job(tmp_path):
+    command = [sys.executable, "-m", "repertoire.scripts.cli", "train-skills", "-m", *TINY, "seed=0,1"]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+    assert out.returncode == 0, out.stderr[-2000:]
+    runs = sorted(p.name for p in Path(tmp_path / "runs").iterdir())
+    assert runs == ["skills-point-metra-s0", "skills-point-metra-s1"]
+    assert all((tmp_path / "runs" / r / "done.json").exists() for r in runs)
