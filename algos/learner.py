@@ -76,7 +76,7 @@ class Learner:
             objective_opt = self.objective.optimizer.init(objective)
         policy_stats, critic_stats, feature_stats = self._warm_up(warm_key)
         carry = self._stagger(rollout.begin(self.env, self.prior, env_key, self.config.envs), env_key)
-        return TrainState(
+        state = TrainState(
             params=params,
             opt_state=self._adam.init(params),
             lr=jnp.asarray(self.config.lr, jnp.float32),
@@ -92,6 +92,7 @@ class Learner:
             key=key,
             update=jnp.zeros((), jnp.int32),
         )
+        return jax.tree.map(_strong, state)
 
     def _stagger(self, carry: rollout.Carry, key: Array) -> rollout.Carry:
         """First episodes end at spread-out times, so that a rollout holds all phases of an episode."""
@@ -272,6 +273,11 @@ def zero_act(spec: Any) -> rollout.Act:
     """The zero agent: action 0 (choice 0)."""
     shape, dtype = ((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32)
     return lambda key, obs, z: (jnp.zeros(shape, dtype), jnp.zeros(()))
+
+
+def _strong(x: Array) -> Array:
+    """Without weak type, which the first update would lose: one more compilation of everything."""
+    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
 
 
 def _channels(objective: Objective | None, config: ppo.PPOConfig) -> tuple[tuple[str, ...], Array]:

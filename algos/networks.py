@@ -37,15 +37,14 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[..., in] -> [..., out]."""
         for size in self.hidden:
             x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
             x = ACTIVATIONS[self.activation](x)
         return nn.Dense(self.out, kernel_init=nn.initializers.orthogonal(self.out_scale))(x)
 
 
-def mlp(
-    inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish", out_scale: float = 1.0
-) -> Network:
+def mlp(inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish", out_scale: float = 1.0) -> Network:
     """Multi-layer perceptron [..., inputs] -> [..., out]. Raises `UserError` for an unknown activation."""
     if activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
@@ -54,7 +53,10 @@ def mlp(
     def init(key: Array) -> Any:
         return module.init(key, jnp.zeros((1, inputs)))["params"]
 
-    return Network(init, lambda params, x: module.apply({"params": params}, x))
+    def apply(params: Params, x: Array) -> Array:
+        return jnp.asarray(module.apply({"params": params}, x))
+
+    return Network(init, apply)
 
 
 def dense_layers(params: Params) -> list[tuple[Array, Array]]:

@@ -28,10 +28,10 @@ class PPOConfig:
       stagger: start the first episodes at random times, so that rollouts hold all phases of an episode.
     """
 
-    envs: int = 512
+    envs: int = 256
     rollout: int = 32
     epochs: int = 2
-    minibatches: int = 8
+    minibatches: int = 4
     lr: float = 1e-3
     lr_final: float = 1.0
     target_kl: float = 0.0
@@ -42,9 +42,9 @@ class PPOConfig:
     max_grad_norm: float = 1.0
     task_weight: float = 0.0
     normalize_advantages: bool = True
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (256, 128)
     activation: str = "swish"
-    init_log_std: float = -0.5
+    init_log_std: float = -1.0
     stagger: bool = True
 
     def __post_init__(self) -> None:

@@ -15,8 +15,7 @@ from repertoire.algos.types import Array, LatentPrior, Transition
 Act = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-@struct.dataclass
-class Carry:
+class Carry(struct.PyTreeNode):
     """What a rollout hands on: env states [N], latents [N, D] and their clocks [N]."""
 
     envs: Any

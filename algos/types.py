@@ -13,8 +13,7 @@ Metrics = dict[str, Array]
 Params = Any
 
 
-@struct.dataclass
-class Transition:
+class Transition(struct.PyTreeNode):
     """One step of one world; a rollout stacks them as [T, N, ...].
 
     `next_obs` is the true next observation, never that of the episode after a reset. `cut` marks steps after which
@@ -36,6 +35,8 @@ class LatentPrior(Protocol):
 
     size: int
     hold: int  # control steps until the latent is redrawn inside an episode; 0 = once per episode
+
+    discrete: bool
 
     def sample(self, key: Array) -> Array:
         """One latent [size]."""
@@ -64,8 +65,7 @@ class Objective(Protocol):
         ...
 
 
-@struct.dataclass
-class FeatureBatch:
+class FeatureBatch(struct.PyTreeNode):
     """What objectives learn from: normalised features before and after, and the latent, [B, ...]."""
 
     features: Array
@@ -73,8 +73,7 @@ class FeatureBatch:
     next_features: Array
 
 
-@struct.dataclass
-class Stats:
+class Stats(struct.PyTreeNode):
     """Mean, variance and count of a vector."""
 
     mean: Array
@@ -82,8 +81,7 @@ class Stats:
     count: Array
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a training run is: restoring it resumes exactly."""
 
     params: Params  # {"policy": ..., "value": ...}

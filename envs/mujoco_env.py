@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -93,8 +94,8 @@ class MujocoEnv:
         start = self.task.start(start_key)
         data = self.physics.reset_where(mask, state.data, start)
         fresh = self._begin(key, data)
-        kept = {"reward": state.reward, "metrics": state.metrics}
-        return tree_where(mask, fresh.replace(**kept), state.replace(key=key)).replace(data=data)
+        fresh = dataclasses.replace(fresh, reward=state.reward, metrics=state.metrics)
+        return dataclasses.replace(tree_where(mask, fresh, dataclasses.replace(state, key=key)), data=data)
 
     def _begin(self, key: Array, data: Data) -> State:
         key, memory_key, noise_key = jax.random.split(key, 3)

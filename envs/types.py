@@ -22,8 +22,7 @@ Observation = dict[str, Array]
 GROUPS = ("policy", "critic", "features")
 
 
-@struct.dataclass
-class Data:
+class Data(struct.PyTreeNode):
     """Physics state of one world, as tasks read it. Unrequested fields are `None` (see `Task.fields`).
 
     Positions are metres, velocities m/s or rad/s, quaternions w-first. As with `mj_step`, derived fields
@@ -67,8 +66,7 @@ class Physics(Protocol):
         ...
 
 
-@struct.dataclass
-class Start:
+class Start(struct.PyTreeNode):
     """Where an episode starts: qpos [nq], qvel [nv] and per-world model overrides."""
 
     qpos: Array
@@ -152,8 +150,7 @@ class EnvSpec:
     discrete: int = 0
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Environment state of one world.
 
     `obs` is the observation *after* the step and before any reset, so it is the true next observation of the

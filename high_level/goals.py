@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos.types import Array
@@ -60,4 +59,4 @@ def _position_in(slices: list[dict[str, object]]) -> np.ndarray:
         if s["name"] == "position":
             return np.arange(start, start + size)
         start += size
-    return jnp.zeros(0, int)
+    return np.zeros(0, int)

@@ -20,8 +20,7 @@ from repertoire.errors import UserError
 from repertoire.high_level.options import Options
 
 
-@struct.dataclass
-class Trace:
+class Trace(struct.PyTreeNode):
     """Low-level steps inside one macro step, [k, ...]: what videos and logs read."""
 
     qpos: Array

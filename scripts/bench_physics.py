@@ -81,7 +81,11 @@ class Entry:
 
 
 def measure(
-    env_name: str = "ant", worlds: int = 1024, rounds: int = 3, quick: bool = False, rivals: bool = True,
+    env_name: str = "ant",
+    worlds: int = 1024,
+    rounds: int = 3,
+    quick: bool = False,
+    rivals: bool = True,
     extra: Sequence[Contestant] = (),
 ) -> dict[str, Any]:
     """Throughput side by side: {"env", "machine", "rows"}, ready for JSON.

@@ -55,7 +55,7 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = hint in (int, float, bool, str)
-    if plain and not (type(value) is hint) and not (hint is float and isinstance(value, float)):
+    if plain and type(value) is not hint and not (hint is float and isinstance(value, float)):
         raise UserError(f"{name} must be {_article(hint)}, got {value!r}")
     return value
 
@@ -131,4 +131,3 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     store = Library(config["library"])
     references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
     return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references]}
-

@@ -13,7 +13,9 @@ def main(verb: str, args: list[str]) -> None:
     as_json = "--json" in args
     words = [a for a in args if a != "--json"]
     if any(a in ("-h", "--help") for a in words):
-        print(f"repertoire {verb} [NAME] [--json]" + ("   (skills: list | show NAME, library=DIR)" * (verb == "skills")))
+        print(
+            f"repertoire {verb} [NAME] [--json]" + ("   (skills: list | show NAME, library=DIR)" * (verb == "skills"))
+        )
         return
     rows = {"envs": _envs, "objectives": _objectives, "skills": _skills}[verb](words)
     if as_json:

@@ -57,7 +57,7 @@ def translate(override: str) -> str:
     return f"{key}={value}"
 
 
-def main(name: str, args: list[str], run: Callable[[dict[str, Any]], None]) -> None:
+def main(name: str, args: list[str], run: Callable[[dict[str, Any]], Any]) -> None:
     """Entry of a verb: `--help` prints its config, `-m` sweeps, otherwise compose once and run."""
     if any(a in ("-h", "--help") for a in args):
         print(_help(name))
@@ -68,7 +68,7 @@ def main(name: str, args: list[str], run: Callable[[dict[str, Any]], None]) -> N
     run(compose(name, args))
 
 
-def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], None]) -> None:
+def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]) -> None:
     """Hydra's multirun: local, or through a launcher plugin. Each job has a run directory of its own."""
     import hydra
     from omegaconf import OmegaConf

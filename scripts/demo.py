@@ -22,20 +22,13 @@ def run(cfg: dict[str, Any]) -> Path:
     began, root = time.monotonic(), Path(cfg["run_dir"])
     common = [f"seed={cfg['seed']}", f"library={cfg['library']}"]
     _step(1, "discover skills without a reward: METRA on Ant", began)
-    skills = config.compose(
-        "train_skills",
-        ["env=ant", "objective=metra", "name=demo-ant", f"total_steps={cfg['skill_steps']}", f"run_dir={root}/skills"]
-        + common,
-    )
+    settings = ["env=ant", "objective=metra", "name=demo-ant", f"total_steps={cfg['skill_steps']}"]
+    skills = config.compose("train_skills", [*settings, f"run_dir={root}/skills", *common])
     skill_run = train_skills.run(skills)
     reference = _reference(skill_run)
     _step(2, f"train a controller over the frozen {reference}: ant_multi_goals", began)
-    controller = config.compose(
-        "train_controller",
-        ["task=ant_multi_goals", f"skills=[{reference}]", f"total_steps={cfg['controller_steps']}"]
-        + [f"run_dir={root}/controller"]
-        + common,
-    )
+    settings = ["task=ant_multi_goals", f"skills=[{reference}]", f"total_steps={cfg['controller_steps']}"]
+    controller = config.compose("train_controller", [*settings, f"run_dir={root}/controller", *common])
     controller_run = train_controller.run(controller)
     _step(3, "export the controller and its skills as one ONNX graph, and check it", began)
     exported = _export(controller_run)

@@ -21,7 +21,15 @@ from repertoire.scripts import build
 Evaluate = Callable[[int, Any], Mapping[str, float]]
 
 #: What the live table shows, where present.
-SHOWN = ("env/reward", "reward/metra", "reward/diayn", "eval/coverage_cells", "eval/reach_m", "eval/return", "policy/kl")
+SHOWN = (
+    "env/reward",
+    "reward/metra",
+    "reward/diayn",
+    "eval/coverage_cells",
+    "eval/reach_m",
+    "eval/return",
+    "policy/kl",
+)
 
 
 def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:

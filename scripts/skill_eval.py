@@ -39,9 +39,14 @@ def roller(learner: Learner, steps: int | None = None) -> Callable[[Any, np.ndar
     return rollouts
 
 
+def prior_of(learner: Learner) -> Any:
+    """Latent prior of a skill learner."""
+    return learner.prior
+
+
 def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str, float]:
     """Figures of one seed from its rollouts."""
-    prior = learner.objective.prior
+    prior = prior_of(learner)
     out = ev.figures(rolled, prior, np.asarray(learner.feature_index))
     out["coverage_total_cells"] = int(np.asarray(state.visited).sum())
     if prior.discrete and rolled.positions.shape[-1]:
@@ -57,7 +62,7 @@ def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str
 def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, float]]:
     """Consumer for training: METRA's 48 deterministic rollouts; means over seeds."""
     roll = roller(learner)
-    z = ev.sample_latents(learner.objective.prior, metrics.ROLLOUTS, seed)
+    z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
 
     def evaluate(update: int, state: Any) -> dict[str, float]:
         rows = []
@@ -129,10 +134,17 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
 
 def grid_video(path: Path, learner: Learner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
     """Skill grid: one tile per latent."""
-    labels = [_label(z, learner.objective.prior) for z in rolled.z]
+    labels = [_label(z, prior_of(learner)) for z in rolled.z]
     return video.try_video(
-        path, learner.env.physics.model, rolled.qpos, learner.env.spec.dt, labels=labels, note=note, max_fps=20,
-        width=240, height=180,
+        path,
+        learner.env.physics.model,
+        rolled.qpos,
+        learner.env.spec.dt,
+        labels=labels,
+        note=note,
+        max_fps=20,
+        width=240,
+        height=180,
     )
 
 

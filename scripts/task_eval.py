@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from repertoire.algos import normalize
 from repertoire.algos.learner import Learner
+from repertoire.errors import UserError
 from repertoire.experiment import plots, video
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
@@ -106,14 +108,10 @@ def summary(found: Episodes) -> dict[str, float]:
 
 def baselines(learner: Learner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
-    from repertoire.errors import UserError
-
     rules: dict[str, Rule] = {"random": random(learner)}
     if isinstance(learner.env, MacroEnv):
-        try:
+        with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
             rules["zero_shot"] = goals.zero_shot(learner.env)
-        except UserError:
-            pass  # this task or skill set has no goal rule; the table then has no such row
     return rules
 
 

@@ -49,9 +49,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     return found
 
 
-def measure(
-    run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000
-) -> dict[str, Any]:
+def measure(run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000) -> dict[str, Any]:
     """Returns of the trained policy of every seed and of the baselines, on the same starts."""
     seeds, key = int(run_dir.config["num_seeds"]), jax.random.key(seed)
     rows = []

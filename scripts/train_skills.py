@@ -73,7 +73,9 @@ def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     return freeze(name if seeds == 1 else f"{name}-s{seed}", learner, state, provenance, features)
 
 
-def measure(learner: Any, state: Any, skill: Skill, rollouts: int = metrics.ROLLOUTS, seed: int = 1000) -> dict[str, Any]:
+def measure(
+    learner: Any, state: Any, skill: Skill, rollouts: int = metrics.ROLLOUTS, seed: int = 1000
+) -> dict[str, Any]:
     """Figures of one seed: coverage, reach, accuracy, zero-shot goals."""
     roll = skill_eval.roller(learner)
     z = ev.sample_latents(learner.objective.prior, rollouts, seed)

@@ -17,6 +17,11 @@ from repertoire.skills.latent import Prior
 Policy = Callable[[Array, Array], Array]
 
 
+#: Share of an episode before a skill is judged by its features: at a fresh start all skills look the same
+#: (DUSDi leaves out 10 of 50 steps after a switch).
+SETTLE = 0.1
+
+
 class Rollouts(NamedTuple):
     """Deterministic rollouts of K latents: z [K, D], positions [K, T + 1, d] m, features [K, T, F], qpos [K, T, nq]."""
 
@@ -76,7 +81,7 @@ def sample_latents(prior: Prior, count: int, seed: int) -> np.ndarray:
     return np.asarray(jax.vmap(prior.sample)(jax.random.split(jax.random.key(seed), count)))
 
 
-def figures(result: Rollouts, prior: Prior, feature_index: np.ndarray, prefix: int = 0) -> dict[str, float]:
+def figures(result: Rollouts, prior: Prior, feature_index: np.ndarray) -> dict[str, float]:
     """Coverage, reach, speed and, where skills are discrete, held-out accuracy and mutual information."""
     out: dict[str, float] = {"rollouts": len(result.z), "diverged": result.diverged}
     if result.positions.shape[-1]:
@@ -89,7 +94,8 @@ def figures(result: Rollouts, prior: Prior, feature_index: np.ndarray, prefix: i
         }
     if prior.discrete:
         labels = result.z.argmax(1)
-        chosen = result.features[..., feature_index]
+        settle = int(SETTLE * result.features.shape[1])
+        chosen = result.features[:, settle:, feature_index]
         out |= metrics.held_out_accuracy(chosen, labels, prior.size)
         last = chosen[:, -1, :2]
         out["binned_mi"] = metrics.binned_mi(last, labels)

@@ -33,7 +33,9 @@ def test_gaussian_log_prob_and_entropy_agree_with_scipy_free_formulas():
     head = Gaussian(2, -0.5)
     extra, mean, action = head.extra(), jnp.array([0.3, -0.2]), jnp.array([0.0, 0.5])
     std = np.exp(-0.5)
-    want = sum(-0.5 * ((a - m) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi)) for a, m in zip(action, mean, strict=True))
+    want = sum(
+        -0.5 * ((a - m) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi)) for a, m in zip(action, mean, strict=True)
+    )
     np.testing.assert_allclose(head.log_prob(action, mean, extra), want, rtol=1e-5)
     np.testing.assert_allclose(head.entropy(mean, extra), 2 * (0.5 * np.log(2 * np.pi * np.e) - 0.5), rtol=1e-5)
 

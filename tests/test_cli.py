@@ -117,9 +117,7 @@ def test_a_tampered_skill_is_refused(capsys, monkeypatch, tmp_path):
     blob = bytearray(path.read_bytes())
     blob[-1] ^= 1
     path.write_bytes(bytes(blob))
-    assert "changed after it was frozen" in fails(
-        capsys, "train-controller", "task=point_maze", "skills=[point-metra]"
-    )
+    assert "changed after it was frozen" in fails(capsys, "train-controller", "task=point_maze", "skills=[point-metra]")
 
 
 def test_a_run_directory_that_cannot_be_written(capsys, tmp_path):

@@ -107,15 +107,23 @@ def test_an_env_runs_on_mjx_as_on_native():
     assert set(native.metrics) == set(other.metrics)
 
 
-#: Distinct models of the registry, which the other tasks share.
-MODELS = ("ant_forward", "half_cheetah", "half_cheetah_hurdle", "hopper", "walker2d", "humanoid_forward", "point")
-#: Largest difference of qpos (m, rad) after 0.2 s and after 1 s.
-TOLERANCE = {"humanoid_forward": (1e-4, 1e-2), "half_cheetah_hurdle": (1e-6, 1e-2)}
+#: Distinct models of the registry, which the other tasks share -> (seconds, largest difference of qpos in m, rad).
+#: The first 0.2 s must agree to 1e-5. The humanoid's contacts are costly here; the hurdles are hit late and hard.
+MODELS = {
+    "ant_forward": (1.0, 1e-3),
+    "half_cheetah": (1.0, 1e-3),
+    "half_cheetah_hurdle": (1.0, 1e-2),
+    "hopper": (1.0, 1e-3),
+    "walker2d": (1.0, 1e-3),
+    "humanoid": (0.3, 1e-3),
+    "point": (1.0, 1e-3),
+    "point_maze": (1.0, 1e-3),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_native_and_mjx_agree_over_a_second(name):
+def test_native_and_mjx_agree(name):
     """Same start and controls, in float64, with elliptic friction cones.
 
     In float32 contacts amplify rounding a hundredfold every 0.1 s. Pyramidal cones depend on how the contact frame
@@ -126,18 +134,18 @@ def test_native_and_mjx_agree_over_a_second(name):
     model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     model.geom_condim[:] = 3
     period = task.substeps * model.opt.timestep
-    start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), 2))
+    start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), 1))
     low, high = model.actuator_ctrlrange.T
-    shape = (round(1.0 / period), 2, model.nu)
+    seconds, tolerance = MODELS[name]
+    shape = (round(seconds / period), 1, model.nu)
     ctrl = jax.random.uniform(jax.random.key(1), shape, minval=low, maxval=high, dtype=jnp.float32)
-    if name == "point":
-        ctrl = ctrl.at[..., 0].set(1.0)  # into the disc
+    if name.startswith("point"):
+        ctrl = ctrl.at[..., 0].set(-1.0 if name == "point_maze" else 1.0)  # into the wall, into the disc
     with jax.enable_x64(True):
         runs = [trajectory(p(model, task.fields), start, ctrl, task.substeps) for p in (NativePhysics, MjxPhysics)]
-    early, late = TOLERANCE.get(name, (1e-5, 1e-3))
     near = round(0.2 / period)
     for i, (a, b) in enumerate(zip(*runs)):
-        assert largest(a, b, "qpos") < (early if i <= near else late), f"after {i * period:.3f} s"
+        assert largest(a, b, "qpos") < (1e-5 if i <= near else tolerance), f"after {i * period:.3f} s"
     for field in task.fields:
         np.testing.assert_allclose(getattr(runs[0][near], field), getattr(runs[1][near], field), atol=1e-2, rtol=1e-3)
 

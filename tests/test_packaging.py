@@ -72,9 +72,7 @@ def test_wheel_holds_exactly_the_tree(source: Path, wheel: zipfile.ZipFile) -> N
     tree = [f for f in files if (source / f).is_file() and f.suffix != ".md"]
     expected = {(f if f.parts[0] == "repertoire" else "repertoire" / f).as_posix() for f in tree}
     packed = {n for n in wheel.namelist() if ".dist-info/" not in n and not n.endswith("/")}
-    assert expected - packed == set(), (
-        "missing from the wheel; list it in pyproject.toml's packages or package-data"
-    )
+    assert expected - packed == set(), "missing from the wheel; list it in pyproject.toml's packages or package-data"
     assert packed - expected == set(), "in the wheel but not in the tree"
     assert {"repertoire/py.typed", "repertoire/__init__.py"} <= packed
 

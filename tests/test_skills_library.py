@@ -38,7 +38,9 @@ def test_round_trip_is_exact_and_acts_as_the_learner(tmp_path, learner, state, s
     loaded = library.load("point-metra")
     assert loaded.digest() == skill.digest()
     obs, z = np.ones(learner.env.spec.obs.size("policy"), np.float32), np.array([0.6, 0.8], np.float32)
-    act = learner.sampler({**state.params["policy"], "head": {"log_std": np.full(2, -100.0)}}, state.obs_stats["policy"])
+    act = learner.sampler(
+        {**state.params["policy"], "head": {"log_std": np.full(2, -100.0)}}, state.obs_stats["policy"]
+    )
     quiet, _ = act(jax.random.key(0), obs, z)
     np.testing.assert_allclose(loaded.act(obs, z), quiet, atol=0.05)
     loaded.fits(learner.env.spec)
@@ -89,7 +91,7 @@ def test_a_changed_contract_is_found_too(tmp_path, skill):
 
 def test_unknown_references(tmp_path, skill):
     library = Library(tmp_path)
-    with pytest.raises(UserError, match="library .* is empty"):
+    with pytest.raises(UserError, match=r"library .* is empty"):
         library.load("x")
     library.add(skill)
     with pytest.raises(UserError, match="did you mean 'point-metra'"):

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import jax.numpy as jnp
 
 from repertoire.envs.tasks.ant import Ant
-from repertoire.envs.tasks.gym_robot import GymRobot
 from repertoire.envs.tasks.robots import HalfCheetah, Hopper, Humanoid, Walker2d
 from repertoire.envs.types import Array, Data
 
-_Robot = GymRobot if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    from repertoire.envs.tasks.gym_robot import GymRobot as _Robot
+else:
+    _Robot = object  # a mix-in: the robot comes with the subclass
+
 _INF = float("inf")
 
 

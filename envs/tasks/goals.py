@@ -15,11 +15,14 @@ from flax import struct
 
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.ant import Ant
-from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.tasks.robots import HalfCheetah
 from repertoire.envs.types import Array, Data, Slice, State
 
-_Robot = Robot if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    from repertoire.envs.tasks.robot import Robot as _Robot
+else:
+    _Robot = object  # a mix-in: the robot comes with the subclass
+
 GOAL_COLOUR = (0.1, 0.8, 0.2, 0.4)
 
 
