@@ -16,6 +16,7 @@ from repertoire.experiment.files import guard_writes
 from repertoire.experiment.run_dir import RunDir
 from repertoire.experiment.trackers import make_trackers
 from repertoire.scripts import build
+from repertoire.scripts.stopping import Stopped, StopRequest
 
 #: (update, state) -> extra metrics to log at an evaluation.
 Evaluate = Callable[[int, Any], Mapping[str, float]]
@@ -41,7 +42,7 @@ def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
 def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tuple[trainer.Programs, Any]:
     """Train `run` to the end (resuming where it stands) and return (compiled programs, final state).
 
-    Ctrl-C, a non-finite loss or a full disk leave the last good checkpoint, and say how to go on.
+    Ctrl-C saves; a non-finite loss or a full disk leave the last good checkpoint; each says how to go on.
     """
     config, seeds = run.config, int(run.config["num_seeds"])
     compiled = trainer.programs(learner, seeds)
@@ -54,7 +55,7 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tu
     trackers = make_trackers(config["logging"]["trackers"], run, after=start)
     progress = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
     began, saved, latest = time.monotonic(), start, state
-    with progress:
+    with StopRequest() as stop, progress:
         progress.compiling("rollout and update")
         try:
             for event in trainer.train(compiled, state, total, getattr(learner.env, "hold", 1)):
@@ -65,11 +66,11 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tu
                 for tracker in trackers:
                     tracker.log(event.update, event.env_steps, metrics)
                 progress.update(event.update, event.env_steps * seeds, metrics)
-                if last or _every(event.update, config["checkpoint_every"]):
+                if last or stop.requested or _every(event.update, config["checkpoint_every"]):
                     saved = _save(run, event.update, event.state)
-        except KeyboardInterrupt:
-            saved = _save(run, _update_of(latest), latest)
-            raise UserError(f"interrupted at update {saved} of {total}; the same command goes on from there") from None
+                if stop.requested and not last:
+                    progress.note(f"stopped at update {saved} of {total}; the same command goes on from there")
+                    raise Stopped(128 + stop.requested)
         except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -95,10 +96,6 @@ def _save(run: RunDir, update: int, state: Any) -> int:
     with guard_writes(run.checkpoints):
         checkpoints.save(run.checkpoints, update, state)
     return update
-
-
-def _update_of(state: Any) -> int:
-    return int(jax.numpy.max(state.update))
 
 
 def _every(update: int, period: int) -> bool:

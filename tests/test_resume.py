@@ -70,6 +70,24 @@ def test_sigkill_and_resume_equals_uninterrupted(tmp_path, monkeypatch):
     assert_bit_equal(whole, killed)
 
 
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "repertoire.scripts.cli", *SKILLS, "run_dir=run", "checkpoint_every=1000"]
+    command = [c if not c.startswith("total_steps") else "total_steps=1000000" for c in command]
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert "the same command goes on from there" in out or "stopping after this update" in out
+    (saved,) = checkpoints.steps(tmp_path / "run" / "checkpoints")
+    assert saved >= 1
+    assert read(tmp_path / "run" / "metrics.jsonl")["update"][-1] == saved
+
+
 def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cli.main([*SKILLS, "run_dir=run", "total_steps=1152"])  # 9 updates: checkpoints 3, 6, 9
