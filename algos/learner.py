@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from repertoire.algos import normalize, ppo, rollout
+from repertoire.algos import normalize, ppo, rollout, visited
 from repertoire.algos.advantages import channel_gae, combine
+from repertoire.algos.agents import random_act
 from repertoire.algos.types import (
     Array,
     FeatureBatch,
@@ -28,8 +29,6 @@ from repertoire.algos.types import (
 
 #: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does).
 WARMUP_STEPS, WARMUP_WORLDS = 50, 256
-#: Half-width in cells (1 m) of the map of places visited in training.
-MAP = 128
 #: Decay of the running return scale per update.
 SCALE_DECAY = 0.95
 
@@ -88,7 +87,7 @@ class Learner:
             envs=carry.envs,
             z=carry.z,
             clock=carry.clock,
-            visited=jnp.zeros((2 * MAP, 2 * MAP), bool),
+            visited=visited.init(),
             key=key,
             update=jnp.zeros((), jnp.int32),
         )
@@ -143,13 +142,13 @@ class Learner:
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics |= {f"reward/{c}": rewards[..., i].mean() for i, c in enumerate(self.channels)}
         stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
-        visited = self._visit(state.visited, batch)
-        metrics |= {"lr": state.lr, "policy/std": _std(learned.params), "coverage/total": visited.sum()}
+        cells = visited.mark(state.visited, self.env.spec, batch.next_obs["features"])
+        metrics |= {"lr": state.lr, "policy/std": _std(learned.params), "coverage/total": cells.sum()}
         update = state.update + 1
         return learned.replace(
             obs_stats=stats,
             return_scale=scale,
-            visited=visited,
+            visited=cells,
             key=key,
             update=update,
             lr=self._next_lr(state.lr, update, metrics["policy/kl"]),
@@ -245,34 +244,6 @@ class Learner:
             factor = jnp.where(kl > 2 * cfg.target_kl, 1 / 1.5, jnp.where(kl < 0.5 * cfg.target_kl, 1.5, 1.0))
             return jnp.clip(lr * factor, 1e-5, 1e-2)
         return cfg.lr * (1 - (1 - cfg.lr_final) * jnp.minimum(update / self.total_updates, 1.0))
-
-    def _visit(self, visited: Array, batch: Transition) -> Array:
-        """Mark the 1 m cells of the world positions in a rollout (feature slice `position`, x or x-y)."""
-        names = [s.name for s in self.env.spec.obs.groups["features"]]
-        if "position" not in names:
-            return visited
-        index = self.env.spec.obs.index("features", ("position",))
-        position = batch.next_obs["features"][..., index].reshape(-1, len(index))[:, :2]
-        cells = jnp.clip(jnp.floor(position).astype(jnp.int32) + MAP, 0, 2 * MAP - 1)
-        cells = jnp.pad(cells, ((0, 0), (0, 2 - cells.shape[1])), constant_values=MAP)
-        return visited.at[cells[:, 0], cells[:, 1]].set(True)
-
-
-def random_act(spec: Any) -> rollout.Act:
-    """The random agent: uniform actions."""
-
-    def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
-        if spec.discrete:
-            return jax.random.randint(key, (), 0, spec.discrete), jnp.zeros(())
-        return jax.random.uniform(key, (spec.action_size,), minval=-1.0, maxval=1.0), jnp.zeros(())
-
-    return act
-
-
-def zero_act(spec: Any) -> rollout.Act:
-    """The zero agent: action 0 (choice 0)."""
-    shape, dtype = ((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32)
-    return lambda key, obs, z: (jnp.zeros(shape, dtype), jnp.zeros(()))
 
 
 def _strong(x: Array) -> Array:

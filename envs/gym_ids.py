@@ -24,7 +24,7 @@ NAMES = (
 )
 
 NAMESPACE, VERSION = "repertoire", 0
-_MODULE = "repertoire.envs.gym_env"
+_ONE, _MANY = "repertoire.envs.gym_env:GymEnv", "repertoire.envs.gym_vector:GymVectorEnv"
 
 
 def gym_id(name: str) -> str:
@@ -42,7 +42,7 @@ def register() -> None:
         if gym_id(name) not in gymnasium.registry:
             gymnasium.register(
                 id=gym_id(name),
-                entry_point=f"{_MODULE}:GymEnv",
-                vector_entry_point=f"{_MODULE}:GymVectorEnv",
+                entry_point=_ONE,
+                vector_entry_point=_MANY,
                 kwargs={"env_name": name},
             )

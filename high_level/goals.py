@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import State
@@ -27,17 +26,15 @@ def zero_shot(env: MacroEnv) -> Rule:
         raise UserError("the zero-shot goal rule needs controller.mode=latent")
     if "goal" not in {s.name for s in spec.obs.groups["policy"]}:
         raise UserError(f"env {spec.name} has no `goal` slice, so there is no zero-shot goal rule")
-    names = tuple(s["name"] for s in skill.manifest["contract"]["features"])
-    if "position" not in names:
+    if not skill.position.size:
         raise UserError(f"skill {skill.name} was not discovered on `position` features: no zero-shot goal rule")
     goal_index = spec.obs.index("policy", ("goal",))
     scale = next(s.scale for s in spec.obs.groups["policy"] if s.name == "goal")
-    feature_index = spec.obs.index("features", names)
-    inside = np.concatenate([_position_in(skill.manifest["contract"]["features"])])
+    feature_index = spec.obs.index("features", skill.features)
 
     def rule(key: Array, state: State) -> Array:
         features = state.obs["features"][feature_index]
-        goal = features.at[inside].add(state.obs["policy"][goal_index] / scale)
+        goal = features.at[skill.position].add(state.obs["policy"][goal_index] / scale)
         return skill.goal_latent(features, goal)
 
     return rule
@@ -50,13 +47,3 @@ def random_skills(env: MacroEnv) -> Rule:
         return lambda key, state: prior.sample(key)
     choices = env.spec.discrete
     return lambda key, state: jax.random.randint(key, (), 0, choices)
-
-
-def _position_in(slices: list[dict[str, object]]) -> np.ndarray:
-    start = 0
-    for s in slices:
-        size = int(s["size"])  # type: ignore[call-overload]
-        if s["name"] == "position":
-            return np.arange(start, start + size)
-        start += size
-    return np.zeros(0, int)

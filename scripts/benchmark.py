@@ -12,6 +12,7 @@ from repertoire.algos import trainer
 from repertoire.algos.learner import Learner
 from repertoire.experiment.files import write_json
 from repertoire.scripts import bench_physics, build, config
+from repertoire.scripts.bench_ours import Contestant
 
 #: Rows of the table: key, heading, format.
 COLUMNS = (("name", "", "{}"), ("worlds", "worlds", "{}"), ("steps_per_s", "env steps/s", "{:,.0f}"),
@@ -35,7 +36,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def learning(env_name: str, worlds: int, objective: str) -> bench_physics.Contestant:
+def learning(env_name: str, worlds: int, objective: str) -> Contestant:
     """Contestant: the whole training iteration (rollout, rewards, PPO and objective updates)."""
     rollout = 16
 
@@ -52,7 +53,7 @@ def learning(env_name: str, worlds: int, objective: str) -> bench_physics.Contes
 
         return call, held.clear
 
-    return bench_physics.Contestant(f"+ learning ({objective})", worlds, rollout, make, "rollout, PPO and objective")
+    return Contestant(f"+ learning ({objective})", worlds, rollout, make, "rollout, PPO and objective")
 
 
 def show(result: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from repertoire.errors import UserError
 from repertoire.experiment import checkpoints, console
 from repertoire.experiment.files import guard_writes
 from repertoire.experiment.run_dir import RunDir
-from repertoire.experiment.trackers import make_trackers
+from repertoire.experiment.trackers import Tracker, make_trackers
 from repertoire.scripts import build
 from repertoire.scripts.stopping import Stopped, StopRequest
 
@@ -39,51 +39,62 @@ def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
     return RunDir.create_or_resume(path, kind=kind, config={**build.pinned(config, kind), "run_dir": str(path)})
 
 
-def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> tuple[trainer.Programs, Any]:
-    """Train `run` to the end (resuming where it stands) and return (compiled programs, final state).
+def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> Any:
+    """Train `run` to the end (resuming where it stands) and return the final state.
 
     Ctrl-C saves; a non-finite loss or a full disk leave the last good checkpoint; each says how to go on.
     """
-    config, seeds = run.config, int(run.config["num_seeds"])
+    seeds = int(run.config["num_seeds"])
     compiled = trainer.programs(learner, seeds)
-    start, state = _start(run, learner, compiled, seeds)
+    start, state = _start(run, compiled, seeds)
     _plan(run, learner, start)
-    total = learner.total_updates
-    if start >= total:
-        return compiled, state
+    if start >= learner.total_updates:
+        return state
     run.clear_done()
-    trackers = make_trackers(config["logging"]["trackers"], run, after=start)
-    progress = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
-    began, saved, latest = time.monotonic(), start, state
-    with StopRequest() as stop, progress:
-        progress.compiling("rollout and update")
-        try:
-            for event in trainer.train(compiled, state, total, getattr(learner.env, "hold", 1)):
-                latest, last = event.state, event.update == total
-                metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
-                if evaluate and (last or _every(event.update, config["eval_every"])):
-                    metrics |= {f"eval/{k}": v for k, v in evaluate(event.update, event.state).items()}
-                for tracker in trackers:
-                    tracker.log(event.update, event.env_steps, metrics)
-                progress.update(event.update, event.env_steps * seeds, metrics)
-                if last or stop.requested or _every(event.update, config["checkpoint_every"]):
-                    saved = _save(run, event.update, event.state)
-                if stop.requested and not last:
-                    progress.note(f"stopped at update {saved} of {total}; the same command goes on from there")
-                    raise Stopped(128 + stop.requested)
-        except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"training stopped: {reason}; the checkpoint of update {saved} in {run.path} is intact, the same "
-                "command goes on from there"
-            ) from error
-        finally:
+    trackers = make_trackers(run.config["logging"]["trackers"], run, after=start)
+    try:
+        return _loop(run, learner, compiled, state, start, evaluate, trackers)
+    except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
+        raise UserError(
+            f"training stopped: {str(error).splitlines()[0]}; the newest checkpoint in {run.path} is intact, the same "
+            "command goes on from there"
+        ) from error
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def _loop(
+    run: RunDir,
+    learner: Learner,
+    compiled: trainer.Programs,
+    state: Any,
+    start: int,
+    evaluate: Evaluate | None,
+    trackers: Sequence[Tracker],
+) -> Any:
+    """Consume the training events: evaluate, log, show, save."""
+    config, total, began = run.config, learner.total_updates, time.monotonic()
+    shown = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
+    with StopRequest() as stop, shown:
+        shown.compiling("rollout and update")
+        for event in trainer.train(compiled, state, total, getattr(learner.env, "hold", 1)):
+            state, last = event.state, event.update == total
+            metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
+            if evaluate and (last or _every(event.update, config["eval_every"])):
+                metrics |= {f"eval/{k}": v for k, v in evaluate(event.update, state).items()}
             for tracker in trackers:
-                tracker.close()
-    return compiled, latest
+                tracker.log(event.update, event.env_steps, metrics)
+            shown.update(event.update, event.env_steps * int(config["num_seeds"]), metrics)
+            if last or stop.requested or _every(event.update, config["checkpoint_every"]):
+                _save(run, event.update, state)
+            if stop.requested and not last:
+                shown.note(f"stopped at update {event.update} of {total}; the same command goes on from there")
+                raise Stopped(128 + stop.requested)
+    return state
 
 
-def _start(run: RunDir, learner: Learner, compiled: trainer.Programs, seeds: int) -> tuple[int, Any]:
+def _start(run: RunDir, compiled: trainer.Programs, seeds: int) -> tuple[int, Any]:
     keys = trainer.seed_keys(run.config["seed"], seeds)
     template = jax.eval_shape(compiled.init, keys)
     found = checkpoints.restore_latest(run.checkpoints, template, warn=lambda line: print(f"warning: {line}"))
@@ -92,10 +103,9 @@ def _start(run: RunDir, learner: Learner, compiled: trainer.Programs, seeds: int
     return found
 
 
-def _save(run: RunDir, update: int, state: Any) -> int:
+def _save(run: RunDir, update: int, state: Any) -> None:
     with guard_writes(run.checkpoints):
         checkpoints.save(run.checkpoints, update, state)
-    return update
 
 
 def _every(update: int, period: int) -> bool:

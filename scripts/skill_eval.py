@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos import normalize, trainer
+from repertoire.algos import normalize, rollout, trainer
+from repertoire.algos.agents import random_act
 from repertoire.algos.learner import Learner
 from repertoire.experiment import plots, video
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
 
-#: Range of zero-shot goals per axis, m (METRA's for Ant is 50; ours follows what was reached).
+#: Zero-shot goals per evaluation; their range follows the reach, so that they can be reached.
 GOAL_COUNT = 32
 
 
@@ -74,16 +75,33 @@ def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, 
     return evaluate
 
 
+def random_floor(learner: Learner, count: int, seed: int) -> dict[str, float]:
+    """Coverage and reach of uniform random actions: the floor under every coverage figure."""
+    env = learner.env
+    if not ev.has_position(env):
+        return {}
+    index = env.spec.obs.index("features", ("position",))
+
+    @jax.jit
+    def run(key: Any) -> Any:
+        begin_key, roll_key = jax.random.split(key)
+        carry = rollout.begin(env, None, begin_key, count)
+        _, (batch, _) = rollout.collect(env, None, random_act(env.spec), carry, roll_key, env.spec.episode_length)
+        return batch.next_obs["features"][..., index]
+
+    positions = np.asarray(run(jax.random.key(seed))).swapaxes(0, 1)
+    return {"coverage_random_cells": metrics.coverage(positions), "reach_random_m": metrics.reach(positions)}
+
+
 def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> dict[str, float]:
     """Zero-shot goal reaching from the start: final and best distance to random goals within `radius` m.
 
     z is recomputed from phi(g) - phi(s) at every step; beside it the distance that a random latent leaves.
     """
     env, spec = learner.env, learner.env.spec
-    names = tuple(s["name"] for s in skill.manifest["contract"]["features"])
-    if "position" not in names or radius <= 0:
+    if not skill.position.size or radius <= 0:
         return {}
-    chosen, inside = spec.obs.index("features", names), _position(skill)
+    chosen, inside = spec.obs.index("features", skill.features), skill.position
     goals = np.random.default_rng(seed).uniform(-radius, radius, (GOAL_COUNT, len(inside))).astype(np.float32)
 
     def reached(rule: Callable[[Any, Any, Any], Any]) -> np.ndarray:
@@ -111,15 +129,6 @@ def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> d
         "goal_reached_3m": float((aimed.min(0) < 3.0).mean()),
         "goal_distance_random_m": float(blind.min(0).mean()),
     }
-
-
-def _position(skill: Any) -> np.ndarray:
-    start = 0
-    for s in skill.manifest["contract"]["features"]:
-        if s["name"] == "position":
-            return np.arange(start, start + s["size"])
-        start += s["size"]
-    return np.zeros(0, int)
 
 
 def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:

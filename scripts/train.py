@@ -32,7 +32,7 @@ def learn(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     learner = build.learner_of(kind, cfg)
     done = session.open_run(kind, cfg, name)
     try:
-        _, state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
+        state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
         finish(done, learner, state)
     finally:
         done.close()

@@ -30,7 +30,7 @@ def run(cfg: dict[str, Any]) -> RunDir:
     done = session.open_run(KIND, cfg, f"skills-{cfg['env']['name']}-{cfg['objective']['name']}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
-        _, state = session.train(done, learner, evaluate)
+        state = session.train(done, learner, evaluate)
         finish(done, learner, state)
     finally:
         done.close()
@@ -80,6 +80,7 @@ def measure(
     roll = skill_eval.roller(learner)
     z = ev.sample_latents(learner.objective.prior, rollouts, seed)
     found = skill_eval.skill_figures(learner, roll(state, z, jax.random.key(seed)), state)
+    found |= skill_eval.random_floor(learner, rollouts, seed)
     return found | skill_eval.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))
 
 

@@ -53,6 +53,21 @@ class Skill:
         """Names of the policy slices that the skill reads, in order."""
         return tuple(s["name"] for s in self.manifest["contract"]["policy"])
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the feature slices that the objective saw, in order."""
+        return tuple(s["name"] for s in self.manifest["contract"]["features"])
+
+    @property
+    def position(self) -> np.ndarray:
+        """Indices of the world position in the skill's own feature vector; empty without that slice."""
+        start = 0
+        for s in self.manifest["contract"]["features"]:
+            if s["name"] == "position":
+                return np.arange(start, start + s["size"])
+            start += s["size"]
+        return np.zeros(0, int)
+
     def digest(self) -> str:
         """SHA-256 over arrays and everything in the manifest that decides behaviour (not metrics, not version)."""
         kept = {k: v for k, v in self.manifest.items() if k not in ("metrics", "version", "digest", "created")}

@@ -10,8 +10,9 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
-from repertoire.scripts import bench_physics
-from repertoire.scripts.bench_physics import Contestant, measure
+from repertoire.scripts import bench_ours, bench_physics, bench_rivals
+from repertoire.scripts.bench_ours import Contestant
+from repertoire.scripts.bench_physics import measure
 
 KEYS = {"name", "worlds", "steps_per_s", "ratio_to_bare", "compile_s", "peak_rss_mib", "note"}
 
@@ -51,8 +52,8 @@ def test_a_failing_rival_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         Contestant("tired", 2, 1, lambda: (fails_later, lambda: None)),
         _worker(1, "fine"),
     ]
-    monkeypatch.setattr(bench_physics, "_ours", lambda *_: [_worker(1, "bare")])
-    monkeypatch.setattr(bench_physics, "_rivals", lambda *_: rivals)
+    monkeypatch.setattr(bench_ours, "ours", lambda *_: [_worker(1, "bare")])
+    monkeypatch.setattr(bench_rivals, "rivals", lambda *_: rivals)
     monkeypatch.setattr(bench_physics, "ROUND_S", (0.01, 0.01))
     bare, absent, tired, fine = measure("ant", rounds=2)["rows"]
     assert bare["ratio_to_bare"] == 1.0 and fine["steps_per_s"] > 0
@@ -63,34 +64,34 @@ def test_a_failing_rival_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter([1.0, 1.0, 10.0, 20.0, 100.0, 200.0, 1.0, 2.0])
     monkeypatch.setattr(bench_physics, "_round", lambda entry: next(rates))
-    monkeypatch.setattr(bench_physics, "_ours", lambda *_: [_worker(1, "bare"), _worker(1, "twice")])
+    monkeypatch.setattr(bench_ours, "ours", lambda *_: [_worker(1, "bare"), _worker(1, "twice")])
     bare, twice = measure("ant", rounds=3, rivals=False)["rows"]
     assert (bare["steps_per_s"], twice["steps_per_s"], twice["ratio_to_bare"]) == (10.0, 20.0, 2.0)
 
 
 def test_every_kind_of_rival_is_asked() -> None:
-    names = [c.name for c in bench_physics._rivals("ant", quick=False)]
-    engines = [f"brax {engine}" for engine in bench_physics.BRAX_ENGINES]
+    names = [c.name for c in bench_rivals.rivals("ant", quick=False)]
+    engines = [f"brax {engine}" for engine in bench_rivals.BRAX_ENGINES]
     assert names == ["repertoire mjx", "mujoco.batch, bare, Brax's model", *engines, "gymnasium async"]
-    assert [c.name for c in bench_physics._rivals("ant_multi_goals", quick=False)] == ["repertoire mjx"]
-    assert set(bench_physics.RIVALS) <= set(registry.TASKS)
+    assert [c.name for c in bench_rivals.rivals("ant_multi_goals", quick=False)] == ["repertoire mjx"]
+    assert set(bench_rivals.RIVALS) <= set(registry.TASKS)
 
 
 def test_bare_mujoco_feels_its_controls(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
-    real = bench_physics.Batch
+    real = bench_ours.Batch
 
     def keep(*args: Any) -> Any:
         batches.append(real(*args))
         batches[-1].bind("actuator_force")  # fields are filled in from the binding on
         return batches[-1]
 
-    monkeypatch.setattr(bench_physics, "Batch", keep)
+    monkeypatch.setattr(bench_ours, "Batch", keep)
     env = registry.make("ant", "native")
-    call, _ = bench_physics._bare(env, 2)
+    call, _ = bench_ours._bare(env, 2)
     call()
     (batch,) = batches
-    assert np.allclose(batch.bind("time"), bench_physics.CHUNK * env.spec.dt)
+    assert np.allclose(batch.bind("time"), bench_ours.CHUNK * env.spec.dt)
     assert np.abs(batch.bind("actuator_force")).min() > 0
 
 
@@ -103,6 +104,6 @@ def test_bad_input_is_answered(wrong: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_gymnasiums_processes_run() -> None:
     pytest.importorskip("imageio", reason="gymnasium's MuJoCo envs need it: gymnasium[mujoco]")
-    call, close = bench_physics._async("Ant-v5", 2)
+    call, close = bench_rivals._async("Ant-v5", 2)
     call()
     close()

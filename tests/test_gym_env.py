@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from repertoire.envs import gym_env
-from repertoire.envs.gym_env import GymEnv, Picture
+from repertoire.envs import gym_picture
+from repertoire.envs.gym_env import GymEnv
 from repertoire.envs.gym_ids import NAMES, gym_id
+from repertoire.envs.gym_picture import Picture
+from repertoire.envs.gym_worlds import programs
 from repertoire.errors import UserError
 
 #: Envs of every kind, for the quick round; the slow one takes all.
@@ -25,7 +27,7 @@ FEW = ("ant_multi_goals", "half_cheetah_forward", "point_maze")
 
 def _renders() -> bool:
     try:
-        Picture(gym_env.programs("ant", "native", {}).env.task, 16, 16).close()
+        Picture(programs("ant", "native", {}).env.task, 16, 16).close()
     except UserError:
         return False
     return True
@@ -115,7 +117,7 @@ def test_drawing_without_render_mode_says_so() -> None:
 
 
 def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym_env, "_has_display", lambda: False)
+    monkeypatch.setattr(gym_picture, "has_display", lambda: False)
     with pytest.raises(UserError, match="needs a display"):
         gymnasium.make("repertoire/Ant-v0", render_mode="human")
 
@@ -148,7 +150,7 @@ def test_the_window_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
         viewers.append(_Viewer(*args, **kwargs))
         return viewers[0]
 
-    monkeypatch.setattr(gym_env, "_has_display", lambda: True)
+    monkeypatch.setattr(gym_picture, "has_display", lambda: True)
     monkeypatch.setattr(mujoco.viewer, "launch_passive", launch)
     env = gymnasium.make("repertoire/AntMultiGoals-v0", render_mode="human")
     _episode(env, 0, 2)
@@ -200,7 +202,7 @@ def test_no_opengl_is_answered_in_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_chosen_gl_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym_env, "_has_display", lambda: False)
+    monkeypatch.setattr(gym_picture, "has_display", lambda: False)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    gym_env._prefer_egl()
+    gym_picture._prefer_egl()
     assert os.environ["MUJOCO_GL"] == "osmesa"

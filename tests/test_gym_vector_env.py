@@ -10,7 +10,8 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 
-from repertoire.envs.gym_env import GymEnv, GymVectorEnv
+from repertoire.envs.gym_env import GymEnv
+from repertoire.envs.gym_vector import GymVectorEnv
 from repertoire.errors import UserError
 
 NAME, LENGTH = "ant_multi_goals", 4  # one env and mostly three worlds, so that the tests compile little
@@ -149,7 +150,8 @@ def test_results_are_the_callers_own() -> None:
 
 
 def test_one_frame_per_world() -> None:
-    from repertoire.envs.gym_env import Picture, programs
+    from repertoire.envs.gym_picture import Picture
+    from repertoire.envs.gym_worlds import programs
 
     try:
         Picture(programs("ant", "native", {}).env.task, 16, 16).close()
