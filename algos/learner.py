@@ -59,6 +59,11 @@ class Learner:
         self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
     @property
+    def hold(self) -> int:
+        """Control steps in a step of the env: more than one where macro steps hold a skill."""
+        return int(getattr(self.env, "hold", 1))
+
+    @property
     def steps_per_update(self) -> int:
         """Env steps of one update."""
         return self.config.envs * self.config.rollout
@@ -98,7 +103,7 @@ class Learner:
         if not self.config.stagger:
             return carry
         t = jax.random.randint(jax.random.fold_in(key, 1), carry.clock.shape, 0, self.env.spec.episode_length)
-        return carry.replace(envs=carry.envs.replace(t=t))
+        return carry.replace(envs=carry.envs.replace(t=t * self.hold))
 
     def _warm_up(self, key: Array) -> tuple[Any, Any, Any]:
         begin_key, roll_key = jax.random.split(key)

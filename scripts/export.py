@@ -45,7 +45,7 @@ def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed
         "repertoire": manifest.get("repertoire"),
         "git": (manifest.get("git") or {}).get("commit"),
         "versions": manifest.get("versions"),
-        "env_steps": int(state.update) * learner.steps_per_update * getattr(learner.env, "hold", 1),
+        "env_steps": int(state.update) * learner.steps_per_update * learner.hold,
     }
     folder = export.write(out, env, graph, provenance)
     print(f"exported: {folder}")

@@ -78,7 +78,7 @@ def _loop(
     shown = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
     with StopRequest() as stop, shown:
         shown.compiling("rollout and update")
-        for event in trainer.train(compiled, state, total, getattr(learner.env, "hold", 1)):
+        for event in trainer.train(compiled, state, total, learner.hold):
             state, last = event.state, event.update == total
             metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
             if evaluate and (last or _every(event.update, config["eval_every"])):
@@ -116,7 +116,7 @@ def _plan(run: RunDir, learner: Learner, start: int) -> None:
     """What is about to happen, before it does."""
     config, cfg = run.config, learner.config
     params = jax.eval_shape(learner.nets.init, jax.random.key(0))
-    hold = getattr(learner.env, "hold", 1)
+    hold = learner.hold
     per_update = learner.steps_per_update * hold
     rows = {
         "env": f"{learner.env.spec.name} on {_physics(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
