@@ -1,0 +1,126 @@
+"""The learner on a tiny world: true next observations, cuts, channels, divergence, learning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.algos import rollout, trainer, visited
+from repertoire.algos.agents import random_act
+from repertoire.algos.learner import Learner
+from repertoire.algos.ppo import PPOConfig
+from repertoire.envs import registry
+from repertoire.skills.latent import Sphere
+from repertoire.skills.objectives import registry as objectives
+
+TINY = {"envs": 8, "rollout": 8, "minibatches": 2, "hidden": (16,)}
+
+
+@pytest.fixture(scope="module")
+def env():
+    return registry.make("point", episode_length=3)
+
+
+def collected(env, prior, steps=8, worlds=4):
+    def run(key):
+        begin, roll = jax.random.split(key)
+        carry = rollout.begin(env, prior, begin, worlds)
+        return rollout.collect(env, prior, random_act(env.spec), carry, roll, steps)
+
+    return jax.jit(run)(jax.random.key(0))
+
+
+def test_next_observations_are_true_across_resets(env):
+    _, (batch, _) = collected(env, Sphere(2))
+    assert batch.cut.tolist() == [[t % 3 == 2] * 4 for t in range(8)]
+    assert not batch.terminated.any()
+    for t in range(7):
+        same = np.allclose(batch.next_obs["features"][t], batch.obs["features"][t + 1])
+        assert same == (t % 3 != 2)  # inside an episode obs_{t+1} is next_obs_t; across a reset it is not
+    position = env.spec.obs.index("features", ("position",))
+    step = np.linalg.norm((batch.next_obs["features"] - batch.obs["features"])[..., position], axis=-1)
+    assert step.max() < 0.2  # no teleport: 0.1 m per axis and step at the most
+
+
+def test_episodes_after_a_reset_start_differently(env):
+    _, (batch, _) = collected(env, None)
+    starts = np.asarray(batch.obs["policy"])[[0, 3, 6]].reshape(12, -1)
+    assert len(np.unique(starts, axis=0)) == 12
+
+
+def test_latents_change_at_the_clock_and_cut_the_return(env):
+    longer = registry.make("point", episode_length=100)
+    _, (batch, _) = collected(longer, Sphere(2, hold=2))
+    z = np.asarray(batch.z)
+    for t in range(7):
+        changed = not np.array_equal(z[t], z[t + 1])
+        assert changed == (t % 2 == 1)
+        assert bool(batch.cut[t].all()) == (t % 2 == 1)
+
+
+def test_a_diverged_world_reaches_no_loss(env):
+    learner = Learner(env, PPOConfig(**TINY, task_weight=1.0), objectives.make("metra", hidden=(8,)))
+    compiled = trainer.programs(learner)
+    state = compiled.init(trainer.seed_keys(0))
+    bad = state.envs.data.backend.at[2].set(jnp.uint32(0x7FF80000))  # NaN in every float64 of one world
+    state = state.replace(envs=state.envs.replace(data=state.envs.data.replace(backend=bad)))
+    (event,) = trainer.train(compiled, state, 1)
+    assert event.metrics["env/diverged"] >= 1
+    assert all(np.isfinite(v).all() for v in event.metrics.values())
+    leaves = jax.tree.leaves((event.state.params, event.state.obs_stats, event.state.objective))
+    assert all(np.isfinite(np.asarray(x)).all() for x in leaves)
+    (event,) = trainer.train(compiled, event.state.replace(update=jnp.zeros((), jnp.int32)), 1)
+    assert event.metrics["env/diverged"] == 0  # restarted
+
+
+def test_channels_follow_objective_and_task():
+    env = registry.make("point")
+    metra = objectives.make("metra", hidden=(8,))
+    assert Learner(env, PPOConfig(**TINY), metra).channels == ("metra",)
+    assert Learner(env, PPOConfig(**TINY)).channels == ("task",)
+    both = Learner(env, PPOConfig(**TINY, task_weight=0.5), metra)
+    assert both.channels == ("metra", "task")
+    (event,) = trainer.train(c := trainer.programs(both), c.init(trainer.seed_keys(0)), 1)
+    assert {"reward/metra", "reward/task"} <= set(event.metrics)
+    assert event.state.return_scale.shape == (2,)
+
+
+def test_rewards_come_from_the_objective_before_it_learns():
+    env = registry.make("point")
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)))
+    state = jax.jit(learner.init)(jax.random.key(0))
+    state, batch, _ = jax.jit(learner.collect)(state)
+    f, g = learner.features(state, batch.obs), learner.features(state, batch.next_obs)
+    want = np.mean([
+        learner.objective.reward(state.objective, f[t, n], batch.z[t, n], g[t, n])[0] for t in range(8) for n in range(8)
+    ])  # fmt: skip
+    _, metrics = jax.jit(learner.update)(state, batch)
+    np.testing.assert_allclose(metrics["reward/metra"], want, rtol=1e-3, atol=1e-6)
+
+
+def test_feature_statistics_never_move(env):
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)))
+    compiled = trainer.programs(learner)
+    state = compiled.init(trainer.seed_keys(0))
+    before = np.asarray(state.feature_stats.mean), np.asarray(state.obs_stats["policy"].mean)
+    *_, event = trainer.train(compiled, state, 2)
+    np.testing.assert_array_equal(event.state.feature_stats.mean, before[0])
+    assert not np.array_equal(event.state.obs_stats["policy"].mean, before[1])
+
+
+def test_staggered_starts_spread_over_the_episode():
+    env = registry.make("point", episode_length=50)
+    staggered = jax.jit(Learner(env, PPOConfig(**TINY)).init)(jax.random.key(0)).envs.t
+    together = jax.jit(Learner(env, PPOConfig(**TINY, stagger=False)).init)(jax.random.key(0)).envs.t
+    assert len(np.unique(staggered)) > 4 and staggered.max() < 50
+    assert (np.asarray(together) == 0).all()
+
+
+def test_map_of_visited_cells():
+    spec = registry.make_spec("point")
+    size = spec.obs.size("features")
+    features = np.zeros((3, size), np.float32)
+    features[:, spec.obs.index("features", ("position",))] = [[0.2, 0.7], [0.9, 0.1], [-3.5, 1e9]]
+    cells = np.argwhere(np.asarray(visited.mark(visited.init(), spec, jnp.asarray(features))))
+    h = visited.HALF
+    assert cells.tolist() == [[h - 4, 2 * h - 1], [h, h]]
