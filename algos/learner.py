@@ -27,7 +27,8 @@ from repertoire.algos.types import (
     Transition,
 )
 
-#: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does).
+#: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does); steps are control
+#: steps, but at least 8 steps of the env.
 WARMUP_STEPS, WARMUP_WORLDS = 50, 256
 #: Decay of the running return scale per update.
 SCALE_DECAY = 0.95
@@ -109,7 +110,7 @@ class Learner:
         begin_key, roll_key = jax.random.split(key)
         carry = rollout.begin(self.env, None, begin_key, WARMUP_WORLDS)
         act = random_act(self.env.spec)
-        _, (batch, _) = rollout.collect(self.env, None, act, carry, roll_key, WARMUP_STEPS)
+        _, (batch, _) = rollout.collect(self.env, None, act, carry, roll_key, max(8, WARMUP_STEPS // self.hold))
 
         def stats(x: Array) -> Any:
             return normalize.update(normalize.init(x.shape[-1]), x)

@@ -46,8 +46,8 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> An
     """
     seeds = int(run.config["num_seeds"])
     compiled = trainer.programs(learner, seeds)
+    _plan(run, learner)
     start, state = _start(run, compiled, seeds)
-    _plan(run, learner, start)
     if start >= learner.total_updates:
         return state
     run.clear_done()
@@ -112,8 +112,9 @@ def _every(update: int, period: int) -> bool:
     return bool(period) and update % period == 0
 
 
-def _plan(run: RunDir, learner: Learner, start: int) -> None:
-    """What is about to happen, before it does."""
+def _plan(run: RunDir, learner: Learner) -> None:
+    """What is about to happen, before anything is compiled."""
+    start = max(checkpoints.steps(run.checkpoints), default=0)
     config, cfg = run.config, learner.config
     params = jax.eval_shape(learner.nets.init, jax.random.key(0))
     hold = learner.hold

@@ -16,6 +16,8 @@ from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill, freeze
 
 KIND = "train-skills"
+#: Rollouts per discrete skill at the final evaluation: half train a fresh classifier, half test it.
+PER_SKILL = 16
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -78,7 +80,10 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of one seed: coverage, reach, accuracy, zero-shot goals."""
     roll = skill_eval.roller(learner)
-    z = ev.sample_latents(learner.objective.prior, rollouts, seed)
+    prior = skill_eval.prior_of(learner)
+    if prior.discrete:
+        rollouts = max(rollouts, PER_SKILL * prior.size)
+    z = ev.sample_latents(prior, rollouts, seed)
     found = skill_eval.skill_figures(learner, roll(state, z, jax.random.key(seed)), state)
     found |= skill_eval.random_floor(learner, rollouts, seed)
     return found | skill_eval.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))

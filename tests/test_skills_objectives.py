@@ -29,7 +29,7 @@ def batch(n=256, f=3, prior=None):
 
 @pytest.mark.parametrize("k", [4, 8])
 def test_diayn_reward_is_zero_at_chance_and_log_k_when_perfect(k):
-    objective = Diayn(prior=OneHot(k), logit_clip=50.0)
+    objective = Diayn(prior=OneHot(k), logit_clip=50.0, spectral=False)
     params, z = zeroed(objective.init(KEY, 3)), jax.nn.one_hot(2, k)
     np.testing.assert_allclose(objective.reward(params, jnp.ones(3), z, jnp.ones(3)), [0.0], atol=1e-6)
     last = max(params["discriminator"], key=lambda n: int(n.split("_")[1]))
@@ -39,16 +39,27 @@ def test_diayn_reward_is_zero_at_chance_and_log_k_when_perfect(k):
 
 
 def test_diayn_logit_clip_bounds_the_posterior():
-    objective = Diayn(prior=OneHot(8), logit_clip=5.0)
+    objective = Diayn(prior=OneHot(8), logit_clip=5.0, spectral=False)
     params = zeroed(objective.init(KEY, 3))
     params["discriminator"]["Dense_2"]["bias"] = 1e6 * (2 * jax.nn.one_hot(0, 8) - 1)
     posterior = jax.nn.softmax(objective.logits(params, jnp.ones(3)))
     np.testing.assert_allclose(posterior[0], 1 / (1 + 7 * np.exp(-10)), rtol=1e-5)
 
 
+def test_a_spectral_discriminator_is_lipschitz():
+    objective = Diayn(prior=OneHot(4), logit_clip=1e6)
+    params = jax.tree.map(lambda x: 50 * x, objective.init(KEY, 3))
+    x = jax.random.normal(KEY, (200, 3))
+    rises = jnp.linalg.norm(objective.logits(params, x[:100]) - objective.logits(params, x[100:]), axis=1)
+    assert (rises <= 1.05 * jnp.linalg.norm(x[:100] - x[100:], axis=1)).all()
+    rough = Diayn(prior=OneHot(4), logit_clip=1e6, spectral=False)
+    wild = jnp.linalg.norm(rough.logits(params, x[:100]) - rough.logits(params, x[100:]), axis=1)
+    assert (wild > 100 * rises).any()  # so the assertion above can fail
+
+
 @pytest.mark.parametrize("kind", ["one_hot", "sphere", "gaussian"])
 def test_diayn_learns_to_tell_separable_features_apart(kind):
-    objective = registry.make("diayn", prior=kind, skills=4, lr=1e-2)
+    objective = registry.make("diayn", prior=kind, skills=4, lr=1e-2, spectral=False)
     z = jax.vmap(objective.prior.sample)(jax.random.split(KEY, 256))
     data = FeatureBatch(z, z, z)  # features that give the latent away
     params = objective.init(KEY, 4)

@@ -24,6 +24,8 @@ class Diayn:
       prior: latent prior. hidden: discriminator layers. lr: its step size.
       logit_clip: bound of the categorical logits (braxlines uses 5): a posterior cannot become certain, so the
         reward keeps a gradient. scale: factor on the normalised features (braxlines scales velocities by 5-10).
+      spectral: make the discriminator Lipschitz (braxlines does): confidence must then be earned by features that lie
+        far apart, which makes velocity skills fast instead of just distinguishable.
       sigma: standard deviation of the continuous posterior.
     """
 
@@ -33,6 +35,7 @@ class Diayn:
     lr: float = 1e-3
     logit_clip: float = 5.0
     scale: float = 1.0
+    spectral: bool = True
     sigma: float = 0.5
 
     name = "diayn"
@@ -56,7 +59,9 @@ class Diayn:
 
     def logits(self, params: Params, features: Array) -> Array:
         """Discriminator output [..., D]: clipped logits, or the posterior mean of a continuous latent."""
-        out = self._net(features.shape[-1]).apply(params["discriminator"], self.scale * features)
+        weights = params["discriminator"]
+        weights = networks.spectral_normalize(weights) if self.spectral else weights
+        out = self._net(features.shape[-1]).apply(weights, self.scale * features)
         return self.logit_clip * jnp.tanh(out / self.logit_clip) if self.prior.discrete else out
 
     def log_q(self, params: Params, features: Array, z: Array) -> Array:
