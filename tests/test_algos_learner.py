@@ -42,10 +42,18 @@ def test_next_observations_are_true_across_resets(env):
     assert step.max() < 0.2  # no teleport: 0.1 m per axis and step at the most
 
 
-def test_episodes_after_a_reset_start_differently(env):
-    _, (batch, _) = collected(env, None)
+def test_episodes_after_a_reset_start_differently():
+    _, (batch, _) = collected(registry.make("half_cheetah", episode_length=3), None)
     starts = np.asarray(batch.obs["policy"])[[0, 3, 6]].reshape(12, -1)
     assert len(np.unique(starts, axis=0)) == 12
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_callbacks_that_may_run_at_once_do_not_lock_each_other_out(seeds):
+    """Warm-up and first episodes are independent callbacks of one program; with `pure_callback` this deadlocked."""
+    learner = Learner(registry.make("ant"), PPOConfig(**{**TINY, "envs": 256}))
+    state = trainer.programs(learner, seeds).init(trainer.seed_keys(0, seeds))
+    jax.block_until_ready(state)
 
 
 def test_latents_change_at_the_clock_and_cut_the_return(env):

@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from jax.experimental.buffer_callback import buffer_callback
 from mujoco.batch import MODEL_FIELDS, Batch
 
 from repertoire.envs.physics import overrides as overriding
 from repertoire.envs.types import Array, Data, Start
 
+#: What a host function fills: numpy arrays [..., *shape] by name.
+Out = Mapping[str, np.ndarray]
 _READ = ("time", "qpos", "qvel")
 
 
@@ -54,25 +57,45 @@ class NativePhysics:
         """World at (qpos, qvel) with forward kinematics and dynamics computed (one `mj_forward`)."""
         over = dict(overrides or {})
         overriding.check(self.model, over, MODEL_FIELDS, self.name)
-        return self._data(self._call(self._host_reset, jnp.ones((), bool), qpos, qvel, over), over)
+        return self._data(self._call(self._host_reset, 0, jnp.ones((), bool), qpos, qvel, over), over)
 
     def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
         """`substeps` calls of `mj_step` under constant `ctrl`."""
         host = functools.partial(self._host_step, substeps)
-        return self._data(self._call(host, data.backend, ctrl, data.overrides), data.overrides)
+        return self._data(self._call(host, 1, data.backend, ctrl, data.overrides), data.overrides)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
         """Fresh world where `mask`; only masked worlds cost physics time."""
         over = {k: jnp.where(mask, fresh.overrides[k], v) for k, v in data.overrides.items()}
-        out = self._call(self._host_reset, mask, fresh.qpos, fresh.qvel, over)
+        out = self._call(self._host_reset, 0, mask, fresh.qpos, fresh.qvel, over)
         return jax.tree.map(lambda new, old: jnp.where(mask, new, old), self._data(out, over), data)
 
     def metrics(self, data: Data) -> dict[str, Array]:
         """Nothing: buffers grow as needed."""
         return {}
 
-    def _call(self, host: Any, *args: Any) -> dict[str, Array]:
-        return jax.pure_callback(host, self._out, *args, vmap_method="broadcast_all")
+    def _call(self, host: Any, first: int, *args: Any) -> dict[str, Array]:
+        """`host(out, *args)` on numpy views, once for all worlds; `first` is the rank of `args[0]` in one world.
+
+        Not `pure_callback` on a CPU: that copies arguments through JAX's thread pool, and where two callbacks of one
+        program run at the same time they can hold all of its threads while each waits for its copy (seen: a deadlock
+        on 2 cores). Buffers are read and written in place.
+        """
+        if jax.default_backend() == "cpu":
+
+            def in_place(ctx: Any, out: Any, *args: Any) -> None:
+                host(jax.tree.map(np.asarray, out), *jax.tree.map(np.asarray, args))
+
+            return dict(buffer_callback(in_place, self._out, vmap_method="broadcast_all")(*args))
+
+        def copied(*args: Any) -> dict[str, np.ndarray]:
+            args = jax.tree.map(np.asarray, args)
+            lead = args[0].shape[: args[0].ndim - first]
+            out = {k: np.empty(lead + s.shape, s.dtype) for k, s in self._out.items()}
+            host(out, *args)
+            return out
+
+        return dict(jax.pure_callback(copied, self._out, *args, vmap_method="broadcast_all"))
 
     @staticmethod
     def _data(out: dict[str, Array], overrides: dict[str, Array]) -> Data:
@@ -81,31 +104,29 @@ class NativePhysics:
 
     # -- host side: numpy only -----------------------------------------------------------------------------------
 
-    def _host_step(self, substeps: int, rows: Any, ctrl: Any, overrides: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        rows, ctrl = np.asarray(rows), np.asarray(ctrl)
-        lead, n = rows.shape[:-1], int(np.prod(rows.shape[:-1]))
+    def _host_step(self, substeps: int, out: Out, rows: Any, ctrl: Any, overrides: Mapping[str, Any]) -> None:
+        n = int(np.prod(rows.shape[:-1]))
         with self._lock:
             batch = self._batch(n, overrides)
             batch.state[:] = np.ascontiguousarray(rows).view(np.float64).reshape(n, self._nstate)
             batch.bind("ctrl")[:] = ctrl.reshape(n, -1)
             self._override(batch, overrides, None)
             batch.step(nstep=substeps)
-            return self._read(batch, lead)
+            self._read(batch, out)
 
-    def _host_reset(self, mask: Any, qpos: Any, qvel: Any, overrides: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        mask = np.asarray(mask)
-        lead, n = mask.shape, int(np.prod(mask.shape))
+    def _host_reset(self, out: Out, mask: Any, qpos: Any, qvel: Any, overrides: Mapping[str, Any]) -> None:
+        n = mask.size
         ids = np.flatnonzero(mask.reshape(n)).astype(np.int32)
-        if ids.size == 0:  # the caller selects its old values, whatever these are
-            return {k: np.zeros(lead + s.shape, s.dtype) for k, s in self._out.items()}
+        if ids.size == 0:  # the caller selects its old values, whatever `out` holds
+            return
         with self._lock:
             batch = self._batch(n, overrides)
             self._override(batch, overrides, ids)
             batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-            batch.bind("qpos")[ids] = np.asarray(qpos).reshape(n, -1)[ids]
-            batch.bind("qvel")[ids] = np.asarray(qvel).reshape(n, -1)[ids]
+            batch.bind("qpos")[ids] = qpos.reshape(n, -1)[ids]
+            batch.bind("qvel")[ids] = qvel.reshape(n, -1)[ids]
             batch.forward(ids)
-            return self._read(batch, lead)
+            self._read(batch, out)
 
     def _batch(self, n: int, overrides: Mapping[str, Any]) -> Batch:
         """One pool per (number of worlds, overridden fields): expanded fields of one never leak into another."""
@@ -134,8 +155,8 @@ class NativePhysics:
         if changed.any():
             batch.set_const(np.flatnonzero(changed).astype(np.int32))
 
-    def _read(self, batch: Batch, lead: tuple[int, ...]) -> dict[str, np.ndarray]:
-        out = {"row": batch.state.copy().view(np.uint32).reshape(*lead, 2 * self._nstate)}
+    def _read(self, batch: Batch, out: Out) -> None:
+        out["row"].reshape(batch.nsim, -1)[:] = batch.state.view(np.uint32)
         for name in self._fields:
-            out[name] = batch.bind(name).astype(np.float32).reshape(lead + self._out[name].shape)
-        return out
+            field = batch.bind(name)
+            out[name].reshape(field.shape)[...] = field  # float64 -> float32
