@@ -79,7 +79,10 @@ class Learner:
         if self.objective is not None:
             objective = self.objective.init(objective_key, len(self.feature_index))
             objective_opt = self.objective.optimizer.init(objective)
-        policy_stats, critic_stats, feature_stats = self._warm_up(warm_key)
+        stats = self._warm_up(warm_key)
+        # one after the other: loops over host callbacks should not run at the same time (see envs/physics)
+        stats, env_key = jax.lax.optimization_barrier((stats, env_key))
+        policy_stats, critic_stats, feature_stats = stats
         carry = self._stagger(rollout.begin(self.env, self.prior, env_key, self.config.envs), env_key)
         state = TrainState(
             params=params,

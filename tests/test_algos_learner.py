@@ -50,10 +50,17 @@ def test_episodes_after_a_reset_start_differently():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_callbacks_that_may_run_at_once_do_not_lock_each_other_out(seeds):
-    """Warm-up and first episodes are independent callbacks of one program; with `pure_callback` this deadlocked."""
-    learner = Learner(registry.make("ant"), PPOConfig(**{**TINY, "envs": 256}))
-    state = trainer.programs(learner, seeds).init(trainer.seed_keys(0, seeds))
-    jax.block_until_ready(state)
+    """Two loops over host callbacks in one program: under XLA's concurrency-optimized scheduler this hung for good."""
+    ant = registry.make("ant")
+
+    def two(key):
+        keys = jax.random.split(key)
+        carries = [rollout.begin(ant, None, k, 256) for k in keys]
+        act = random_act(ant.spec)
+        return [rollout.collect(ant, None, act, c, k, 20)[0].envs.t for c, k in zip(carries, keys, strict=True)]
+
+    lift = jax.vmap if seeds > 1 else (lambda f: f)
+    jax.block_until_ready(jax.jit(lift(two))(trainer.seed_keys(0, seeds)))
 
 
 def test_latents_change_at_the_clock_and_cut_the_return(env):

@@ -77,9 +77,8 @@ class NativePhysics:
     def _call(self, host: Any, first: int, *args: Any) -> dict[str, Array]:
         """`host(out, *args)` on numpy views, once for all worlds; `first` is the rank of `args[0]` in one world.
 
-        Not `pure_callback` on a CPU: that copies arguments through JAX's thread pool, and where two callbacks of one
-        program run at the same time they can hold all of its threads while each waits for its copy (seen: a deadlock
-        on 2 cores). Buffers are read and written in place.
+        Not `pure_callback` on a CPU: that copies arguments through JAX's thread pool, whose threads wait in callbacks.
+        Buffers are read and written in place.
         """
         if jax.default_backend() == "cpu":
 
