@@ -10,9 +10,9 @@ import mujoco
 from repertoire.envs.types import Physics
 from repertoire.errors import UserError, unknown
 
-#: XLA's concurrency-optimized CPU scheduler lets two loops with host callbacks run at once, and then hangs for good (seen
-#: on 2 cores with jaxlib 0.10.2: all threads idle, the program never completes). Read when JAX's backend starts, so set
-#: on import.
+#: XLA's concurrency-optimized CPU scheduler lets two loops with host callbacks run at once, and then hangs for good
+#: (seen on 2 cores with jaxlib 0.10.2: all threads idle, the program never completes). JAX reads the flag when its
+#: backend starts, so it is set on import.
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 if SCHEDULER_FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SCHEDULER_FLAG}=false".strip()
