@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -121,14 +122,29 @@ def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None
     length = max(int(found.alive[0].sum()), 1)
 
     def markers(t: int) -> list[Any]:
-        from types import SimpleNamespace
-
         memory = jax.tree.map(lambda x: x[0, min(t, length - 1)], found.memory)
         return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[0, t]))))
 
     return video.try_video(
-        path, low.physics.model, found.qpos[0, :length], low.spec.dt, markers=markers, note=note, max_fps=20
+        path,
+        low.physics.model,
+        found.qpos[0, :length],
+        low.spec.dt,
+        markers=markers,
+        note=note,
+        max_fps=20,
+        **_camera(found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
     )
+
+
+def _camera(positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
+    """Follow the robot; from above, over everything, where there are goals on the plane to see."""
+    if not marks or positions.shape[-1] < 2:
+        return {}
+    goals = np.asarray([m[0][:2] for m in marks])
+    seen = np.concatenate([positions[:, :2], goals])
+    (x0, y0), (x1, y1) = seen.min(0) - 3.0, seen.max(0) + 3.0
+    return {"camera": "overview", "bounds": (x0, y0, x1, y1), "width": 640, "height": 480}
 
 
 def path_plot(path: Path, found: Episodes, title: str) -> Path | None:
