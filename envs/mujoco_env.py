@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.task import Task
 from repertoire.envs.types import Array, Data, EnvSpec, Observation, Physics, State
 
@@ -89,13 +89,20 @@ class MujocoEnv:
         )
 
     def reset_where(self, mask: Array, state: State) -> State:
-        """A fresh, newly drawn episode where `mask`."""
-        key, start_key = jax.random.split(state.key)
+        """A fresh, newly drawn episode where `mask`; costs nothing in a batch where no world asks for one."""
+        key, start_key = jax.random.split(state.key)  # as `reset` does: the same key starts the same episode
+        return over_worlds(self._restart)(mask, state.replace(key=key), start_key)
+
+    def _restart(self, mask: Array, state: State, start_key: Array) -> State:
+        """`reset_where` over worlds [N]: one predicate for the batch, where a `vmap` would run both branches."""
+        one = jax.vmap(self._restart_one)
+        return jax.lax.cond(mask.any(), one, lambda *args: args[1], mask, state, start_key)
+
+    def _restart_one(self, mask: Array, state: State, start_key: Array) -> State:
         start = self.task.start(start_key)
         data = self.physics.reset_where(mask, state.data, start)
-        fresh = self._begin(key, data)
-        fresh = dataclasses.replace(fresh, reward=state.reward, metrics=state.metrics)
-        return dataclasses.replace(tree_where(mask, fresh, dataclasses.replace(state, key=key)), data=data)
+        kept = {"reward": state.reward, "metrics": state.metrics}
+        return tree_where(mask, self._begin(state.key, data).replace(**kept), state).replace(data=data)
 
     def _begin(self, key: Array, data: Data) -> State:
         key, memory_key, noise_key = jax.random.split(key, 3)
