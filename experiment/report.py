@@ -145,6 +145,10 @@ def _scores(run: RunDir) -> dict[str, str]:
         if isinstance(value, Mapping) and "mean" not in value:
             for key, inner in value.items():
                 walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            if len(value) > 1:  # one row per seed: with a single one the figures stand beside it
+                for i, inner in enumerate(value):
+                    walk(inner, f"{name}[{i}]")
         else:
             found[name] = _number(value)
 
