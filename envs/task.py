@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from flax import struct
 
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
@@ -130,8 +129,3 @@ def _actuator_name(model: mujoco.MjModel, i: int) -> str:
     name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i)
     joint = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[i, 0]))
     return name or joint or f"actuator{i}"
-
-
-def uniform_start(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """(qpos0 [nq], zeros [nv]) of a model, float32."""
-    return model.qpos0.astype(np.float32), np.zeros(model.nv, np.float32)

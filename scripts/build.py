@@ -70,7 +70,7 @@ def env_of(config: Config) -> Any:
     return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
 
 
-def learner_of(kind: str, config: Config, library: str | None = None) -> Learner:
+def learner_of(kind: str, config: Config) -> Learner:
     """The learner of a training config; `kind` is the run's kind."""
     algo = dataclass_of(PPOConfig, config["algo"], "algo")
     env, objective, features = env_of(config), None, None
@@ -79,7 +79,7 @@ def learner_of(kind: str, config: Config, library: str | None = None) -> Learner
         if features is not None:
             _check_features(env, features)
     if kind == "train-controller":
-        env = macro_of(config, env, algo.gamma, library)
+        env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
     steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
     if config["total_steps"] < 1:
@@ -95,12 +95,12 @@ def objective_of(config: Config) -> tuple[Any, tuple[str, ...] | None]:
     return objectives.make(options.pop("name"), **options), None if features is None else tuple(features)
 
 
-def macro_of(config: Config, env: Any, gamma: float, library: str | None = None) -> MacroEnv:
+def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
     controller = config["controller"]
     if controller["kind"] != "sequence":
         raise unknown("controller", controller["kind"], ["sequence"])
-    store = Library(library or config["library"])
+    store = Library(config["library"])
     references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
     skills = tuple(store.load(r) for r in references)
     options = Options(skills, env.spec, controller["mode"], int(controller["per_skill"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,10 +102,6 @@ class Diayn:
     def ceiling(self) -> float:
         """Largest mean reward per step: log K (categorical)."""
         return float(np.log(self.prior.size)) if self.prior.discrete else float("inf")
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for cards and contracts."""
-        return {"objective": self.name, "ceiling": self.ceiling() if self.prior.discrete else None}
 
 
 def _log_sphere_area(dim: int) -> float:

@@ -7,7 +7,6 @@ further than a distance allows; METRA's distance is temporal: one step counts on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,10 +99,6 @@ class Metra:
         """Largest mean reward per step that the constraint allows (research 0.3)."""
         norm = 1.0 if not self.prior.discrete else (self.prior.size / (self.prior.size - 1)) ** 0.5
         return norm * (self.prior.size**0.5 if self.form == "mean" else 1.0)
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for cards and contracts."""
-        return {"objective": self.name, "form": self.form, "ceiling": self.ceiling()}
 
 
 def constraint_gap(step: Array, form: str) -> Array:

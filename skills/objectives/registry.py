@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 from repertoire.errors import unknown
@@ -41,6 +42,6 @@ def describe() -> list[dict[str, Any]]:
         prior = cls().prior
         options = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls) if f.name != "prior"}
         options |= {"prior": prior.kind, "skills": prior.size, "hold": prior.hold}
-        doc = (__import__(cls.__module__, fromlist=["x"]).__doc__ or "").splitlines()[0]
+        doc = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0]
         rows.append({"name": name, "doc": doc, "options": options})
     return rows
