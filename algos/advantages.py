@@ -36,13 +36,18 @@ def channel_gae(
     return jax.vmap(one, in_axes=(1, 1, 1, 1, 1), out_axes=1)(rewards, values, next_values, terminated, cut)
 
 
-def combine(advantages: Array, weights: Array, normalize: bool = True, eps: float = 1e-8) -> Array:
-    """Policy advantage [...] from channel advantages [..., C]: each channel normalised over the batch, then summed.
+def combine(advantages: Array, weights: Array, per_channel: bool = True) -> Array:
+    """Policy advantage [...] from channel advantages [..., C] and weights [..., C] (or [C]), of zero mean and unit scale.
 
-    The multi-critic rule of SLIM (arXiv 2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide.
+    Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
+    2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. Otherwise the raw sum is normalised.
     """
-    if normalize:
-        axes = tuple(range(advantages.ndim - 1))
-        mean, std = advantages.mean(axes), advantages.std(axes)
-        advantages = (advantages - mean) / (std + eps)
-    return advantages @ weights
+    if per_channel:
+        return jnp.sum(standardize(advantages) * weights, axis=-1)
+    return standardize(jnp.sum(advantages * weights, axis=-1)[..., None])[..., 0]
+
+
+def standardize(x: Array, eps: float = 1e-8) -> Array:
+    """Zero mean and unit standard deviation over all but the last axis."""
+    axes = tuple(range(x.ndim - 1))
+    return (x - x.mean(axes)) / (x.std(axes) + eps)

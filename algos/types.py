@@ -25,9 +25,12 @@ class Transition(struct.PyTreeNode):
     z: Array  # [D] latent the action was conditioned on ([0] without skills)
     action: Array  # [A] or [] int32
     log_prob: Array  # []
-    task_reward: Array  # []
+    task_reward: Array  # [] the env's own reward
+    terms: dict[str, Array]  # its weighted terms, [] each
     terminated: Array  # [] bool
     cut: Array  # [] bool
+    age: Array  # [] int32 control steps since the latent was drawn
+    projected: Array  # [] return that the episode would end with if it went on earning as it did so far
 
 
 class LatentPrior(Protocol):
@@ -43,34 +46,40 @@ class LatentPrior(Protocol):
         ...
 
 
+class FeatureBatch(struct.PyTreeNode):
+    """What objectives reward and learn from: normalised features before and after, and the latent, [B, ...]."""
+
+    features: Array
+    z: Array
+    next_features: Array
+    weight: Array  # [B] of the sample in the loss: 0 shortly after a latent was drawn (`Objective.mask`)
+    projected: Array  # [B] see `Transition`
+
+
 class Objective(Protocol):
     """An intrinsic reward with parameters of its own. All functions are pure."""
 
     name: str
     channels: tuple[str, ...]
-    weights: tuple[float, ...]  # of the channels' normalised advantages in the policy's advantage
     prior: LatentPrior
     optimizer: optax.GradientTransformation
+    mask: int  # control steps after a latent is drawn that `loss` leaves out: the old skill still shows in them
 
     def init(self, key: Array, features: int) -> Params:
         """Parameters for feature vectors [features] (already normalised by fixed statistics)."""
         ...
 
-    def reward(self, params: Params, features: Array, z: Array, next_features: Array) -> Array:
-        """Reward channels [C] of one transition."""
+    def rewards(self, params: Params, batch: FeatureBatch, key: Array) -> Array:
+        """Reward channels [B, C] of transitions [B]."""
+        ...
+
+    def weigh(self, z: Array) -> Array:
+        """Weights [C] of the channels' normalised advantages in the advantage of a policy that follows latent z."""
         ...
 
     def loss(self, params: Params, batch: FeatureBatch, key: Array) -> tuple[Array, Metrics]:
         """Loss [] over a minibatch [B, ...], and metrics."""
         ...
-
-
-class FeatureBatch(struct.PyTreeNode):
-    """What objectives learn from: normalised features before and after, and the latent, [B, ...]."""
-
-    features: Array
-    z: Array
-    next_features: Array
 
 
 class Stats(struct.PyTreeNode):
@@ -91,10 +100,13 @@ class TrainState(struct.PyTreeNode):
     objective_opt: Any
     obs_stats: dict[str, Stats]  # running, for policy and critic
     feature_stats: Stats  # fixed after warm-up
-    return_scale: Array  # [C] running scale of returns
+    reward_scale: Array  # [R] running root mean square of each reward
+    return_scale: Array  # [C] running scale of each critic's returns
     envs: Any  # env State [N]
     z: Array  # [N, D]
     clock: Array  # [N] int32 steps until the latent is redrawn
+    age: Array  # [N] int32 steps since it was drawn
+    earned: Array  # [N] task return of the episode so far
     visited: Array  # [G, G] bool: cells the root visited in training
     key: Array
     update: Array  # [] int32

@@ -34,12 +34,15 @@ class Task:
     Attributes:
       episode_length: control steps until truncation.
       weights: reward term -> weight; terms with weight 0 are still reported.
+      smooth: feature slice -> time constant, s, of a first-order low-pass: adds a slice `smooth_<slice>` to features and
+        critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
     """
 
     episode_length: int = 200
     weights: Mapping[str, float] = field(default_factory=dict)
+    smooth: Mapping[str, float] = field(default_factory=dict)
 
     name: ClassVar[str] = ""
     doc: ClassVar[str] = ""
@@ -49,6 +52,7 @@ class Task:
     def __post_init__(self) -> None:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""
         at_least(self.name, 1, episode_length=self.episode_length)
+        at_least(self.name, 0.0, **{f"smooth.{k}": v for k, v in self.smooth.items()})
 
     def build(self) -> mujoco.MjModel:
         """Compile the model. Called once."""

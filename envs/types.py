@@ -166,6 +166,7 @@ class State(struct.PyTreeNode):
     memory: Any  # the task's own typed struct
     key: Array  # typed PRNG key
     t: Array  # [] int32 control steps since the episode began
+    smooth: dict[str, Array] = struct.field(default_factory=dict)  # low-passed feature slices (`Task.smooth`)
 
 
 class Env(Protocol):

@@ -14,6 +14,7 @@ import jax
 from repertoire.algos import trainer
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.signals import TaskChannel
 from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
@@ -84,7 +85,14 @@ def learner_of(kind: str, config: Config) -> Learner:
     steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
     if config["total_steps"] < 1:
         raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
-    return Learner(env, algo, objective, features, total_updates=-(-int(config["total_steps"]) // steps))
+    updates = -(-int(config["total_steps"]) // steps)
+    return Learner(env, algo, objective, features, updates, tasks_of(config))
+
+
+def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
+    """Reward channels of the env's own terms: `channels.<name>={terms: [...], weight: ...}`."""
+    rows = {n: {k: v for k, v in dict(c or {}).items() if v is not None} for n, c in config["channels"].items()}
+    return tuple(dataclass_of(TaskChannel, {"name": n, **c}, f"channels.{n}") for n, c in rows.items())
 
 
 def objective_of(config: Config) -> tuple[Any, tuple[str, ...] | None]:

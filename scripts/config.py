@@ -15,7 +15,7 @@ from repertoire.errors import UserError, unknown
 ALIASES = {"task": "env", "launcher": "hydra/launcher"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by the dataclasses they configure, not by Hydra.
-OPEN = ("env.", "objective.")
+OPEN = ("env.", "objective.", "channels.")
 GROUPS = ("env", "algo", "objective", "controller")
 
 

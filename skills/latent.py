@@ -98,7 +98,29 @@ class OneHot(Prior):
         return np.eye(self.size, dtype=np.float32)[np.arange(count) % self.size]
 
 
-KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Gaussian, OneHot)}
+@dataclass(frozen=True)
+class Ball(Prior):
+    """Uniform in the unit ball: a direction and how much of it (norm matching, Atanassov et al. 2024)."""
+
+    kind: ClassVar[str] = "ball"
+
+    def sample(self, key: Array) -> Array:
+        """Direction times radius."""
+        direction_key, radius_key = jax.random.split(key)
+        direction = Sphere(self.size).sample(direction_key)
+        return direction * jax.random.uniform(radius_key) ** (1.0 / self.size)
+
+    def project(self, z: Array) -> Array:
+        """Shortened to length 1 where it is longer."""
+        return z / jnp.maximum(jnp.linalg.norm(z), 1.0)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Directions at full and, alternately, half radius."""
+        radius = np.where(np.arange(count) % 2, 0.5, 1.0)[:, None]
+        return (Sphere(self.size).spread(count) * radius).astype(np.float32)
+
+
+KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Ball, Gaussian, OneHot)}
 
 
 def make_prior(kind: str, size: int, hold: int = 0) -> Prior:
@@ -109,6 +131,6 @@ def make_prior(kind: str, size: int, hold: int = 0) -> Prior:
 
 
 def centred_one_hot(z: Array) -> Array:
-    """One-hot [K] -> +1 on the chosen entry, -1/(K-1) elsewhere (LSD; METRA's discrete skills)."""
+    """One-hot [..., K] -> +1 on the chosen entry, -1/(K-1) elsewhere (LSD; METRA's discrete skills)."""
     k = z.shape[-1]
     return (z * k - 1.0) / (k - 1)

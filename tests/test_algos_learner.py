@@ -9,6 +9,7 @@ from repertoire.algos import rollout, trainer, visited
 from repertoire.algos.agents import random_act
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.signals import TaskChannel
 from repertoire.envs import registry
 from repertoire.skills.latent import Sphere
 from repertoire.skills.objectives import registry as objectives
@@ -74,7 +75,7 @@ def test_latents_change_at_the_clock_and_cut_the_return(env):
 
 
 def test_a_diverged_world_reaches_no_loss(env):
-    learner = Learner(env, PPOConfig(**TINY, task_weight=1.0), objectives.make("metra", hidden=(8,)))
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)), tasks=[TaskChannel()])
     compiled = trainer.programs(learner)
     state = compiled.init(trainer.seed_keys(0))
     bad = state.envs.data.backend.at[2].set(jnp.uint32(0x7FF80000))  # NaN in every float64 of one world
@@ -93,7 +94,7 @@ def test_channels_follow_objective_and_task():
     metra = objectives.make("metra", hidden=(8,))
     assert Learner(env, PPOConfig(**TINY), metra).channels == ("metra",)
     assert Learner(env, PPOConfig(**TINY)).channels == ("task",)
-    both = Learner(env, PPOConfig(**TINY, task_weight=0.5), metra)
+    both = Learner(env, PPOConfig(**TINY), metra, tasks=[TaskChannel(weight=0.5)])
     assert both.channels == ("metra", "task")
     (event,) = trainer.train(c := trainer.programs(both), c.init(trainer.seed_keys(0)), 1)
     assert {"reward/metra", "reward/task"} <= set(event.metrics)
@@ -105,7 +106,8 @@ def test_rewards_come_from_the_objective_before_it_learns():
     learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)))
     state = jax.jit(learner.init)(jax.random.key(0))
     state, batch, _ = jax.jit(learner.collect)(state)
-    f, g = learner.features(state, batch.obs), learner.features(state, batch.next_obs)
+    data = learner.signals.feature_batch(state.feature_stats, batch)
+    f, g = data.features, data.next_features
     pairs = [(t, n) for t in range(8) for n in range(8)]
     one = learner.objective.reward
     want = np.mean([one(state.objective, f[p], batch.z[p], g[p])[0] for p in pairs])

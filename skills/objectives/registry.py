@@ -9,10 +9,10 @@ from typing import Any
 from repertoire.errors import unknown
 from repertoire.skills.latent import make_prior
 from repertoire.skills.objectives.diayn import Diayn
-from repertoire.skills.objectives.metric import Metra
+from repertoire.skills.objectives.metric import Csd, Lsd, Metra
 
 #: Objective name -> class; the defaults of its fields are its settings.
-OBJECTIVES: dict[str, Any] = {"metra": Metra, "diayn": Diayn}
+OBJECTIVES: dict[str, Any] = {cls.name: cls for cls in (Diayn, Metra, Lsd, Csd)}
 
 
 def make(name: str, *, prior: str | None = None, skills: int | None = None, hold: int = 0, **options: Any) -> Any:

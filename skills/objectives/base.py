@@ -1,0 +1,67 @@
+"""What most objectives share: a reward per transition, fixed channel weights, one Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
+from repertoire.errors import UserError
+from repertoire.skills.latent import Prior, Sphere
+
+
+@dataclass(frozen=True)
+class Base:
+    """Base of objectives; subclasses add settings as fields and override `init`, `reward` (or `rewards`) and `loss`.
+
+    Attributes:
+      prior: latent prior. lr: step size of Adam. mask: control steps after a latent is drawn that the loss leaves out
+        (DUSDi: 10 of 50).
+    """
+
+    prior: Prior = Sphere(2)
+    lr: float = 1e-3
+    mask: int = 0
+
+    name: ClassVar[str] = ""
+    channels: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Reject impossible settings with a `UserError`; subclasses add their own and call this one."""
+        if self.lr <= 0 or self.mask < 0:
+            raise UserError(f"objective.lr must be positive and mask at least 0, got {self.lr} and {self.mask}")
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam."""
+        return optax.adam(self.lr)
+
+    def init(self, key: Array, features: int) -> Params:
+        """Parameters for feature vectors [features]."""
+        return {}
+
+    def reward(self, params: Params, features: Array, z: Array, next_features: Array) -> Array:
+        """Reward channels [C] of one transition."""
+        raise NotImplementedError
+
+    def rewards(self, params: Params, batch: FeatureBatch, key: Array) -> Array:
+        """Reward channels [B, C]: `reward` of each transition; override where a reward depends on the batch."""
+        return jax.vmap(self.reward, (None, 0, 0, 0))(params, batch.features, batch.z, batch.next_features)
+
+    def weigh(self, z: Array) -> Array:
+        """Channel weights [C]: one each."""
+        return jnp.asarray(np.ones(len(self.channels), np.float32))
+
+    def loss(self, params: Params, batch: FeatureBatch, key: Array) -> tuple[Array, Metrics]:
+        """Nothing to learn."""
+        return jnp.zeros(()), {}
+
+
+def weighted_mean(values: Array, weight: Array) -> Array:
+    """Mean [] of values [B] under weights [B]; 0 where all weights are."""
+    return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1e-6)
