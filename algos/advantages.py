@@ -37,7 +37,7 @@ def channel_gae(
 
 
 def combine(advantages: Array, weights: Array, per_channel: bool = True) -> Array:
-    """Policy advantage [...] from channel advantages [..., C] and weights [..., C] (or [C]), of zero mean and unit scale.
+    """Policy advantage [...] from channel advantages [..., C] and weights [..., C] (or [C]).
 
     Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
     2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. Otherwise the raw sum is normalised.

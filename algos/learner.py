@@ -16,7 +16,7 @@ import optax
 from repertoire.algos import normalize, ppo, rollout, visited
 from repertoire.algos.advantages import channel_gae, combine
 from repertoire.algos.signals import Signals, TaskChannel
-from repertoire.algos.types import Array, FeatureBatch, Metrics, Objective, Params, TrainState, Transition
+from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
 
 #: Decay of the running scales of rewards and returns per update.
 SCALE_DECAY = 0.95

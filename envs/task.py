@@ -34,8 +34,8 @@ class Task:
     Attributes:
       episode_length: control steps until truncation.
       weights: reward term -> weight; terms with weight 0 are still reported.
-      smooth: feature slice -> time constant, s, of a first-order low-pass: adds a slice `smooth_<slice>` to features and
-        critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
+      smooth: feature slice -> time constant, s, of a first-order low-pass: adds a slice `smooth_<slice>` to features
+        and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
     """

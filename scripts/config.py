@@ -16,7 +16,7 @@ ALIASES = {"task": "env", "launcher": "hydra/launcher"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by the dataclasses they configure, not by Hydra.
 OPEN = ("env.", "objective.", "channels.")
-GROUPS = ("env", "algo", "objective", "controller")
+GROUPS = ("env", "algo", "objective", "controller", "comparison")
 
 
 def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def test_report_stands_alone(two_runs, tmp_path, monkeypatch):
     for words in ("Comparison", "42.5 (40 .. 45)", "0.0003", "my skills", "because", "not finished", "&lt;b&gt;&amp;"):
         assert words in text, words
     assert text.count("data:video/mp4") == 2 and text.count("data:image/png") == 5
-    monkeypatch.setattr("repertoire.experiment.report.MAX_VIDEO", 10)
+    monkeypatch.setattr("repertoire.experiment.embed.MAX_VIDEO", 10)
     text = write_report(tmp_path / "out" / "r.html", two_runs[:1]).read_text()
     assert "data:video" not in text and 'href="../one/videos/v.mp4"' in text and "Comparison" not in text
 

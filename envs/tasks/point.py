@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from repertoire.errors import unknown
 
 NUISANCE_SPEED = 10.0  # m/s, ten times the point's
 DISC_START, DISC_RADIUS = (1.0, 0.0), 0.3  # m
+#: What counts as handling the disc roughly: nearer to its rim than this, m, at more than this speed, m/s.
+NEAR, GENTLE = 0.3, 0.7
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Point(Robot):
 
     Attributes:
       nuisance: add a third coordinate, ten times faster, moved by a third action and by nothing else.
-      disc: add a disc that the point can push.
+      disc: add a disc that the point can push. It brings two reward terms, the smallest case of SLIM's: `reach`, minus
+        the distance to its rim, m, and `safety`, 1 for every step of rough handling.
       reset_noise: half-width of the uniform noise on the start position, m.
     """
 
     episode_length: int = 50
+    weights: Mapping[str, float] = field(default_factory=lambda: {"reach": 1.0, "safety": -1.0})
     nuisance: bool = False
     disc: bool = False
     reset_noise: float = 0.1
@@ -87,6 +92,14 @@ class Point(Robot):
             disc = data.qpos[-2:] + jnp.asarray(DISC_START)
             values |= {"disc": disc, "disc_offset": disc - position}
         return values
+
+    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
+        """`reach` and `safety`, where there is a disc."""
+        if not self.disc:
+            return {}
+        gap = jnp.linalg.norm(data.qpos[-2:] + jnp.asarray(DISC_START) - data.qpos[:2]) - DISC_RADIUS
+        rough = (gap < NEAR) & (jnp.linalg.norm(data.qvel[:2]) > GENTLE)
+        return {"reach": -gap, "safety": rough.astype(jnp.float32)}
 
     def sources(self) -> dict[str, str]:
         """`disc_offset` has none: a runner would have to see the disc."""

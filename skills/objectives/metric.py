@@ -55,7 +55,12 @@ class Metric(Base):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, known in (("form", FORMS), ("constraint", CONSTRAINTS), ("match", MATCHES), ("distance", DISTANCES)):
+        for option, known in (
+            ("form", FORMS),
+            ("constraint", CONSTRAINTS),
+            ("match", MATCHES),
+            ("distance", DISTANCES),
+        ):
             if getattr(self, option) not in known:
                 raise unknown(f"{option} of objective {self.name}", getattr(self, option), known)
         if self.prior.discrete and self.prior.size < 2:
