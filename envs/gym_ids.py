@@ -20,6 +20,7 @@ NAMES = (
     "half_cheetah_goal",
     "half_cheetah_hurdle",
     "point",
+    "point_disc",
     "point_maze",
 )
 

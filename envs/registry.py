@@ -30,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
         goals.HalfCheetahGoal,
         hurdle.HalfCheetahHurdle,
         point.Point,
+        point.PointDisc,
         point.PointMaze,
     )
 }

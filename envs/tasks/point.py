@@ -15,7 +15,7 @@ from repertoire.envs.task import at_least
 from repertoire.envs.tasks.goals import Goal
 from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
-from repertoire.errors import unknown
+from repertoire.errors import UserError, unknown
 
 NUISANCE_SPEED = 10.0  # m/s, ten times the point's
 DISC_START, DISC_RADIUS = (1.0, 0.0), 0.3  # m
@@ -29,13 +29,11 @@ class Point(Robot):
 
     Attributes:
       nuisance: add a third coordinate, ten times faster, moved by a third action and by nothing else.
-      disc: add a disc that the point can push. It brings two reward terms, the smallest case of SLIM's: `reach`, minus
-        the distance to its rim, m, and `safety`, 1 for every step of rough handling.
+      disc: add a disc that the point can push.
       reset_noise: half-width of the uniform noise on the start position, m.
     """
 
     episode_length: int = 50
-    weights: Mapping[str, float] = field(default_factory=lambda: {"reach": 1.0, "safety": -1.0})
     nuisance: bool = False
     disc: bool = False
     reset_noise: float = 0.1
@@ -93,17 +91,34 @@ class Point(Robot):
             values |= {"disc": disc, "disc_offset": disc - position}
         return values
 
-    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
-        """`reach` and `safety`, where there is a disc."""
-        if not self.disc:
-            return {}
-        gap = jnp.linalg.norm(data.qpos[-2:] + jnp.asarray(DISC_START) - data.qpos[:2]) - DISC_RADIUS
-        rough = (gap < NEAR) & (jnp.linalg.norm(data.qvel[:2]) > GENTLE)
-        return {"reach": -gap, "safety": rough.astype(jnp.float32)}
-
     def sources(self) -> dict[str, str]:
         """`disc_offset` has none: a runner would have to see the disc."""
         return {**super().sources(), "position": "qpos[0:2]", "velocity": "qvel[0:2]"}
+
+
+@dataclass(frozen=True)
+class PointDisc(Point):
+    """The smallest case of SLIM's three channels: reach for the disc, discover with it, handle it gently.
+
+    Terms: `reach`, minus the distance to the disc's rim, m; `safety`, 1 for every step of rough handling.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: {"reach": 1.0, "safety": -1.0})
+    disc: bool = True
+
+    name: ClassVar[str] = "point_disc"
+    doc: ClassVar[str] = "2-D point and a disc to push: terms for reaching it and for rough handling"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.disc:
+            raise UserError("env point_disc has a disc: take env=point for none")
+
+    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
+        """`reach` and `safety`."""
+        gap = jnp.linalg.norm(data.qpos[-2:] + jnp.asarray(DISC_START) - data.qpos[:2]) - DISC_RADIUS
+        rough = (gap < NEAR) & (jnp.linalg.norm(data.qvel[:2]) > GENTLE)
+        return {"reach": -gap, "safety": rough.astype(jnp.float32)}
 
 
 def _slide(body: Any, name: str, axis: tuple[int, int, int], damping: float = 0.0) -> None:
