@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import comparison
 from repertoire.experiment.files import write_json
@@ -131,8 +133,15 @@ def collect(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> tuple[comparison.Cel
             values = [float(r[key]) for r in rows if key in r]
             if values:
                 scores.setdefault((job.env, comparison.FLOOR, metric), values)
-    cells = {key: comparison.Cell(*statistics.interval(values), len(values)) for key, values in scores.items()}
-    return cells, scores
+    return {key: cell(values) for key, values in scores.items()}, scores
+
+
+def cell(values: Sequence[float]) -> comparison.Cell:
+    """Interquartile mean over seeds and its bootstrap interval; a single seed has no interval but itself."""
+    array = np.asarray(values, float)
+    middle = float(statistics.iqm(array))
+    low, high = statistics.bootstrap(array) if len(array) > 1 else (middle, middle)
+    return comparison.Cell(middle, low, high, len(array))
 
 
 def _caption(cfg: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from repertoire.scripts import build
 from repertoire.scripts.stopping import Stopped, StopRequest
 
 #: (update, state) -> extra metrics to log at an evaluation.
-Evaluate = Callable[[int, Any], Mapping[str, float]]
+Evaluate = Callable[[int, Any], Mapping[str, Any]]
 
 #: What the live table shows, where present.
 SHOWN = (

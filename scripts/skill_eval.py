@@ -60,17 +60,17 @@ def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str
     return out
 
 
-def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, float]]:
-    """Consumer for training: METRA's 48 deterministic rollouts; means over seeds."""
+def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
+    """Consumer for training: METRA's 48 deterministic rollouts; one value, or one per seed."""
     roll = roller(learner)
     z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
 
-    def evaluate(update: int, state: Any) -> dict[str, float]:
+    def evaluate(update: int, state: Any) -> dict[str, Any]:
         rows = []
         for i in range(seeds):
             one = trainer.seed_state(state, i, seeds)
             rows.append(skill_figures(learner, roll(one, z, jax.random.key(seed)), one))
-        return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        return rows[0] if seeds == 1 else {k: [float(r[k]) for r in rows] for k in rows[0]}
 
     return evaluate
 

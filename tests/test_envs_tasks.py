@@ -304,3 +304,21 @@ def test_every_cell_of_a_maze_can_be_reached(maze):
         seen |= steps
         queue += steps
     assert seen == free
+
+
+def test_low_passed_features_follow_their_time_constant():
+    env = registry.make("point", "native", smooth={"velocity": 0.5})
+    assert [s.name for s in env.spec.obs.groups["features"]][-1] == "smooth_velocity"
+    assert [s.name for s in env.spec.obs.groups["critic"]][-1] == "smooth_velocity"
+    assert "smooth_velocity" not in {s.name for s in env.spec.obs.groups["policy"]}
+    states = follow(env, jnp.tile(jnp.array([1.0, -0.5]), (20, 1)))
+    got = states.obs["features"][:, env.spec.obs.index("features", ("smooth_velocity",))]
+    rise = 1 - np.exp(-np.arange(1, 21) * env.spec.dt / 0.5)  # a step of the input at rest
+    np.testing.assert_allclose(got, rise[:, None] * np.array([1.0, -0.5]), atol=1e-5)
+
+
+def test_smoothing_what_is_not_there():
+    with pytest.raises(UserError, match="did you mean 'velocity'"):
+        registry.make("point", "native", smooth={"velocty": 0.5})
+    with pytest.raises(UserError, match=r"smooth\.velocity must be at least 0"):
+        registry.make("point", "native", smooth={"velocity": -1.0})
