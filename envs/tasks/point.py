@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, ClassVar
@@ -40,6 +41,7 @@ class Point(Robot):
         "2-D point with velocity actions: 50 steps of 0.1 s; options: nuisance coordinate, disc to push"
     )
     substeps: ClassVar[int] = 2
+    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
