@@ -38,14 +38,16 @@ def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> d
 
     @jax.jit
     def run(key: Any) -> Any:
-        keys = jnp.tile(jax.random.split(key, GOAL_COUNT), 2)  # the same starts for both
-        goal, blind = jnp.tile(jnp.asarray(goals), (2, 1)), jax.vmap(skill.prior.sample)(keys)
+        start_key, z_key = jax.random.split(key)
+        starts = jnp.tile(jax.random.split(start_key, GOAL_COUNT), 2)  # the same for both
+        blind = jax.vmap(skill.prior.sample)(jax.random.split(z_key, 2 * GOAL_COUNT))
+        goal = jnp.tile(jnp.asarray(goals), (2, 1))
 
         def step(states: Any, _: None) -> Any:
             states = jax.vmap(env.step)(states, jax.vmap(act)(states.obs, goal, blind, aimed))
             return states, jnp.linalg.norm(states.obs["features"][:, seen][:, inside] - goal, axis=-1)
 
-        return jax.lax.scan(step, jax.vmap(env.reset)(keys), None, length=spec.episode_length)[1]
+        return jax.lax.scan(step, jax.vmap(env.reset)(starts), None, length=spec.episode_length)[1]
 
     distance, blind = np.split(np.asarray(run(jax.random.key(seed))), 2, axis=1)
     return {

@@ -65,7 +65,7 @@ def actuated(model: mujoco.MjModel) -> np.ndarray:
 
 
 def force_limits(model: mujoco.MjModel) -> np.ndarray:
-    """Largest force [nu] of each actuator: `forcerange`, or what a pure gain makes of `ctrlrange`; NaN where neither."""
+    """Largest force [nu] of each actuator: `forcerange`, or what a pure gain makes of `ctrlrange`; else NaN."""
     declared = np.where(model.actuator_forcelimited, np.abs(model.actuator_forcerange).max(1), np.nan)
     fixed = model.actuator_gaintype == int(mujoco.mjtGain.mjGAIN_FIXED)
     plain = fixed & (model.actuator_biastype == int(mujoco.mjtBias.mjBIAS_NONE)) & (model.actuator_ctrllimited == 1)

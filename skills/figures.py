@@ -56,11 +56,11 @@ def ground(env: Any, rolled: Rollouts, random: Rollouts, rollouts: int = metrics
             prefix = "coverage" if name == "position" else f"coverage_{name}"
             out |= {f"{prefix}_cells": metrics.coverage(paths[:, 1:], cell), f"{prefix}_cell": cell}
             out |= {f"vendi_{name}{k}": v for k, v in _vendi(paths, bandwidth).items()}
+            if name == "position" and env.task.ceiling_m is not None:
+                out["coverage_fraction"] = metrics.coverage_fraction(paths[:, 1:], env.task.ceiling_m, cell)
     paths = rolled.positions[:rollouts]
     if not paths.shape[-1]:
         return out
-    if env.task.ceiling_m is not None:
-        out["coverage_fraction"] = metrics.coverage_fraction(paths[:, 1:], env.task.ceiling_m)
     length = np.linalg.norm(np.diff(paths, axis=1), axis=-1).sum(1)
     return {**out, "reach_m": metrics.reach(paths), "path_m": float(length.mean())}
 
