@@ -68,8 +68,8 @@ def importance(
         whole = _r2(forest.predict(z[test]), y[test])
         explained[j] = max(whole, 0.0)
         for i, part in enumerate(parts):
-            without = np.mean([_r2(forest.predict(_shuffled(z[test], part, rng)), y[test]) for _ in range(SHUFFLES)])
-            matrix[i, j] = max(whole - max(without, 0.0), 0.0)
+            mixed = [_r2(forest.predict(_shuffled(z[test], part, rng)), y[test]) for _ in range(SHUFFLES)]
+            matrix[i, j] = max(whole - max(float(np.mean(mixed)), 0.0), 0.0)
     return Importance(matrix, explained)
 
 
@@ -93,5 +93,6 @@ def _shuffled(z: np.ndarray, part: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def _r2(found: np.ndarray, wanted: np.ndarray) -> float:
+    """R^2 over all columns together; 0 for what does not vary."""
     spread = np.square(wanted - wanted.mean(0)).sum()
-    return float(1 - np.square(found.reshape(wanted.shape) - wanted).sum() / max(spread, 1e-12))
+    return float(1 - np.square(found.reshape(wanted.shape) - wanted).sum() / spread) if spread > 1e-12 else 0.0

@@ -34,8 +34,8 @@ class Rollouts(NamedTuple):
     diverged: np.ndarray  # [K] how often the physics diverged
 
 
-def roll(env: Any, policy: Policy, z: Array, keys: Array, steps: int) -> Rollouts:
-    """Unroll `policy` from the fresh starts of `keys` [K], one world per latent [K, D], without resets."""
+def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
+    """Unroll `policy` from the fresh starts of `keys` [K], one world per latent [K, D], without resets (JAX arrays)."""
     begin = jax.vmap(env.reset)(keys)
 
     def step(state: Any, t: Array) -> tuple[Any, tuple[Any, ...]]:

@@ -79,7 +79,8 @@ def effort(model: mujoco.MjModel, found: Traces, dt: float, path: float) -> dict
     Power is the sum of |force x velocity| over actuators: braking costs as driving does. `dt` s is the time that each
     state stands for, `path` m the length of the way of all of them.
     """
-    out, limits = {}, force_limits(model)
+    out: dict[str, float] = {}
+    limits = force_limits(model)
     known = np.isfinite(limits)
     if known.any():
         share = np.abs(found.force[:, known]) / limits[known]

@@ -40,8 +40,9 @@ def test_every_part_rules_every_factor_alike(z):
     assert found["dci_informativeness"] > 0.7
 
 
-def test_a_factor_that_nothing_rules_has_no_importance(z):
-    noise = np.random.default_rng(1).normal(size=(400, 2))
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_a_factor_that_nothing_rules_has_no_importance(z, scale):
+    noise = scale * np.random.default_rng(1).normal(size=(400, 2))
     found = dis.importance(z, np.concatenate([z[:, :2], noise], axis=1), PARTS, PARTS)
     assert found.matrix[0, 0] > 0.7
     assert found.explained[1] < 0.05 and found.matrix[:, 1].max() < 0.05 and found.matrix[1, 0] < 0.05
