@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repertoire.algos.rollout import TERM
 from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec
 from repertoire.skills.latent import Prior
@@ -32,6 +33,7 @@ class Rollouts(NamedTuple):
     ctrl: np.ndarray  # [K, T, nu] what the task made of it
     alive: np.ndarray  # [K, T] bool
     diverged: np.ndarray  # [K] how often the physics diverged
+    terms: dict[str, np.ndarray]  # [K] weighted reward terms of the env, summed over the episode
 
 
 def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
@@ -44,17 +46,19 @@ def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
         action = jnp.clip(action, -1.0, 1.0)
         ctrl = jax.vmap(env.task.control)(action, state.data, state.memory)
         stepped = jax.vmap(env.step)(state, action)
+        terms = {k[len(TERM) :]: alive * v for k, v in stepped.metrics.items() if k.startswith(TERM)}
         diverged = alive * stepped.metrics["diverged"]
         state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), stepped, state)
-        return state, (_seen(state), (action, ctrl, alive, diverged))
+        return state, (_seen(state), (action, ctrl, alive), (diverged, terms))
 
-    _, (seen, (action, ctrl, alive, diverged)) = jax.lax.scan(step, begin, jnp.arange(steps))
+    _, (seen, (action, ctrl, alive), totals) = jax.lax.scan(step, begin, jnp.arange(steps))
     seen = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), _seen(begin), seen)
     features, qpos, qvel, action, ctrl, alive = jax.tree.map(
         lambda x: jnp.swapaxes(x, 0, 1), (*seen, action, ctrl, alive)
     )
     positions = values_of(env.spec, features, *(("position",) if has_position(env) else ()))
-    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, alive, diverged.sum(0))
+    diverged, terms = jax.tree.map(lambda x: x.sum(0), totals)
+    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, alive, diverged, terms)
 
 
 def _seen(state: Any) -> tuple[Array, Array, Array]:

@@ -42,6 +42,7 @@ def figures(
         **ground(env, rolled, random, rollouts),
         **told_apart(env.spec, rolled, prior, seen),
         **feasible(env, rolled),
+        **{f"term_{name}": float(total.mean()) for name, total in rolled.terms.items()},
     }
 
 

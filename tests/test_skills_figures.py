@@ -114,7 +114,7 @@ def rolled_by_hand(position, z):
     features = np.concatenate([position, np.zeros_like(position)], axis=-1).astype(np.float32)
     none = np.zeros((len(z), position.shape[1] - 1, 2))
     alive = np.ones(none.shape[:2], bool)
-    return ev.Rollouts(z, position, features, position, 0 * position, none, none, alive, np.zeros(len(z)))
+    return ev.Rollouts(z, position, features, position, 0 * position, none, none, alive, np.zeros(len(z)), {})
 
 
 def test_figures_of_four_straight_skills(monkeypatch):
