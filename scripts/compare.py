@@ -52,10 +52,8 @@ def run(cfg: dict[str, Any]) -> Path:
         comparison.insert(Path(cfg["results"]), cfg["name"], markdown)
     print(page)
     if failed:
-        names = ", ".join(map(str, failed))
-        raise UserError(
-            f"{len(failed)} of {len(jobs)} runs failed ({names}; see {out / 'logs'}): the same command retries"
-        )
+        names = ", ".join(path.name for path in failed)
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see {out / 'logs'}; the command retries")
     return page
 
 
