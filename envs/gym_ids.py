@@ -21,6 +21,7 @@ NAMES = (
     "half_cheetah_hurdle",
     "point",
     "point_maze",
+    "go2",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

@@ -8,7 +8,7 @@ from typing import Any
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
+from repertoire.envs.tasks import ant, forward, go2, goals, hurdle, point, robots
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -31,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
         hurdle.HalfCheetahHurdle,
         point.Point,
         point.PointMaze,
+        go2.Go2,
     )
 }
 

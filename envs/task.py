@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
@@ -76,6 +77,10 @@ class Task:
         low, high = (jnp.asarray(self.model.actuator_ctrlrange[:, i], jnp.float32) for i in (0, 1))
         return low + (action + 1) * 0.5 * (high - low)
 
+    def kick(self, data: Data, memory: Any) -> Array | None:
+        """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
+        return None
+
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
         """Memory after the step; `t` [] is the number of control steps since the episode began, after this one."""
         return memory
@@ -107,6 +112,10 @@ class Task:
     def markers(self, state: State) -> list[Marker]:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
+
+    def default_pose(self) -> np.ndarray:
+        """qpos [nq] at rest, which `sources` calls `default`."""
+        return self.model.qpos0
 
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Actuator units at action -1 and +1."""
