@@ -22,6 +22,7 @@ NAMES = (
     "point",
     "point_maze",
     "go2",
+    "go2_velocity",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

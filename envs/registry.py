@@ -32,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
         point.Point,
         point.PointMaze,
         go2.Go2,
+        go2.Go2Velocity,
     )
 }
 

@@ -97,6 +97,10 @@ class Task:
         """
         return {}
 
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """What an operator may ask for: command name -> (a range [low, high] per entry, control steps it holds)."""
+        return {}
+
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
         """Unweighted reward terms of the step, [] each; `memory` is the one the action was chosen under."""
         return {}
@@ -132,6 +136,13 @@ def at_least(env: str, low: float, **values: float) -> None:
     for option, value in values.items():
         if not low <= value < float("inf"):  # NaN compares false, so it is refused too
             raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+
+
+def interval(env: str, **values: tuple[float, float]) -> None:
+    """`UserError` for the first of `values` (option name -> (low, high)) whose ends are not finite and in order."""
+    for option, bounds in values.items():
+        if len(bounds) != 2 or not float("-inf") < bounds[0] <= bounds[1] < float("inf"):
+            raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
 
 
 def _actuator_name(model: mujoco.MjModel, i: int) -> str:

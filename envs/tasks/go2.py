@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from repertoire.envs.tasks.legged import Legged
+from repertoire.envs.tasks.velocity import Velocity
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,13 @@ class Go2(Legged):
     feet: ClassVar[tuple[str, ...]] = ("FR_foot", "FL_foot", "RR_foot", "RL_foot")
     stance: ClassVar[float] = 0.27
     fallen_height: ClassVar[float] = 0.12
+
+
+@dataclass(frozen=True)
+class Go2Velocity(Velocity, Go2):
+    """Go2 under a joystick: commands of velocity, a new one every 5 s."""
+
+    episode_length: int = 1000
+
+    name: ClassVar[str] = "go2_velocity"
+    doc: ClassVar[str] = "Unitree Go2: track commands of velocity (forward, left, turning), 1000 steps of 0.02 s"

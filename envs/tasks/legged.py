@@ -84,6 +84,11 @@ class Legged(PDRobot):
         own = {a for foot in feet for a in foot}
         return np.asarray(feet), np.asarray([a for a in places.values() if a not in own])
 
+    @functools.cached_property
+    def foot_sites(self) -> np.ndarray:
+        """Ids [F] of the feet's sites."""
+        return np.asarray([self.model.site(name).id for name in self.feet])
+
     def obs_spec(self) -> ObsSpec:
         """policy: what the robot measures; critic: also velocity, height, feet; features: position and posture."""
         policy = (*(self._measured(s) for s in self._sensed()), *self.extra_slices())
@@ -119,7 +124,7 @@ class Legged(PDRobot):
             "gravity": rotations.gravity(q),
             "heading": heading,
             "gyro": data.qvel[3:6],
-            "joint_pos": data.qpos[7:] - self._joints,
+            "joint_pos": data.qpos[7:] - self.joints,
             "joint_vel": data.qvel[6:],
             "last_action": memory.actions[0],
             "velocity": rotations.unrotate(q, data.qvel[:3]),

@@ -79,7 +79,8 @@ class PDRobot(Robot):
         return self.model.key_qpos[0]
 
     @functools.cached_property
-    def _joints(self) -> np.ndarray:
+    def joints(self) -> np.ndarray:
+        """Joint angles [nu] of the default pose, rad."""
         return self.default_pose()[7:].astype(np.float32)
 
     @property
@@ -89,7 +90,7 @@ class PDRobot(Robot):
 
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Joint targets at -1 and +1, rad; the actuators clip them to the joints' ranges."""
-        return tuple(map(float, self._joints - self.action_scale)), tuple(map(float, self._joints + self.action_scale))
+        return tuple(map(float, self.joints - self.action_scale)), tuple(map(float, self.joints + self.action_scale))
 
     def control(self, action: Array, data: Data, memory: Any) -> Array:
         """Joint targets [nu], rad, from the action `latency` steps ago (between two steps: interpolated)."""
@@ -98,7 +99,7 @@ class PDRobot(Robot):
             whole = jnp.floor(memory.latency).astype(jnp.int32)
             late = jnp.minimum(whole + 1, len(known) - 1)
             action = known[whole] + (memory.latency - whole) * (known[late] - known[whole])
-        return self._joints + self.action_scale * action
+        return self.joints + self.action_scale * action
 
     def kick(self, data: Data, memory: Any) -> Array | None:
         """The push that is due, if any."""
@@ -109,7 +110,7 @@ class PDRobot(Robot):
     def start(self, key: Array) -> Start:
         """Default pose at rest, joints off by `reset_noise`, a model of its own under randomisation."""
         joint_key, yaw_key, model_key = jax.random.split(key, 3)
-        noise = jax.random.uniform(joint_key, self._joints.shape, minval=-1.0, maxval=1.0)
+        noise = jax.random.uniform(joint_key, self.joints.shape, minval=-1.0, maxval=1.0)
         qpos = jnp.asarray(self.default_pose(), jnp.float32).at[7:].add(self.reset_noise * noise)
         if self.any_heading:
             angle = jax.random.uniform(yaw_key, (), minval=-math.pi, maxval=math.pi)
