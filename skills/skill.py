@@ -66,7 +66,7 @@ class Skill:
         for s in self.manifest["contract"]["features"]:
             if s["name"] == "position":
                 return np.arange(start, start + s["size"])
-            start += s["size"]
+            start += s["size"] * s.get("history", 1)
         return np.zeros(0, int)
 
     def digest(self) -> str:
@@ -120,11 +120,13 @@ class Skill:
         have = {s.name: s for s in spec.obs.groups["policy"]}
         for s in contract["policy"]:
             mine = have.get(s["name"])
-            if mine is None or (mine.size, mine.scale) != (s["size"], s["scale"]):
-                found = "nothing of that name" if mine is None else f"size {mine.size}, scale {mine.scale}"
+            wanted = (s["size"], s["scale"], s.get("history", 1))
+            if mine is None or (mine.size, mine.scale, mine.history) != wanted:
+                reads = "size {}, scale {}, history {}"
+                found = reads.format(mine.size, mine.scale, mine.history) if mine else "nothing of that name"
                 raise UserError(
-                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of size "
-                    f"{s['size']}, scale {s['scale']}; the env has {found}"
+                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of "
+                    f"{reads.format(*wanted)}; the env has {found}"
                 )
         if list(spec.action_names) != list(contract["action_names"]):
             raise UserError(
@@ -168,7 +170,11 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
 
     def rows(group: str, names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
         chosen = [s for s in spec.obs.groups[group] if names is None or s.name in names]
-        return [{"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale} for s in chosen]
+        histories = [{"history": s.history} if s.history > 1 else {} for s in chosen]
+        return [
+            {"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, **history}
+            for s, history in zip(chosen, histories)
+        ]
 
     return {
         "policy": rows("policy"),
