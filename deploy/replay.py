@@ -13,7 +13,7 @@ import numpy as np
 from repertoire.deploy import runner
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.types import Array, Data, State
+from repertoire.envs.types import Array, Data, ObsSpec, State
 from repertoire.errors import UserError
 
 #: Contacts are chaotic: a replay must follow within FIRST (m, rad) for a few steps, and later within TWINS times
@@ -155,7 +155,7 @@ def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -
 
 def _score(env: MujocoEnv, start: State, actions: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Returns [N] and policy observations [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
-    task, spec = env.task, env.spec.obs
+    task, spec = env.task, ObsSpec({"policy": env.spec.obs.groups["policy"]})
 
     def step(carry: tuple[Any, Array, Any], seen: Any) -> Any:
         (memory, key, obs), (before, after, action, t) = carry, seen
