@@ -38,7 +38,6 @@ class Diayn(Base):
     sigma: float = 0.5
 
     name: ClassVar[str] = "diayn"
-    channels: ClassVar[tuple[str, ...]] = ("diayn",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
