@@ -99,7 +99,7 @@ def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> d
     z is recomputed from phi(g) - phi(s) at every step; beside it the distance that a random latent leaves.
     """
     env, spec = learner.env, learner.env.spec
-    if not skill.position.size or radius <= 0:
+    if not skill.position.size or radius <= 0 or not skill.has_goal_rule:
         return {}
     chosen, inside = spec.obs.index("features", skill.features), skill.position
     goals = np.random.default_rng(seed).uniform(-radius, radius, (GOAL_COUNT, len(inside))).astype(np.float32)

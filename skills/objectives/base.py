@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,20 @@ class Directed(Base):
 
     def _net(self, features: int) -> networks.Network:
         return networks.mlp(features, self.hidden, self.prior.size, self.activation)
+
+
+def each(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """An optimiser for each entry of a dictionary of parameters."""
+
+    def init(params: Params) -> Any:
+        return {name: o.init(params[name]) for name, o in optimizers.items()}
+
+    def update(grads: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
+        params = params or dict.fromkeys(optimizers)
+        both = {name: o.update(grads[name], state[name], params[name]) for name, o in optimizers.items()}
+        return {name: u for name, (u, _) in both.items()}, {name: s for name, (_, s) in both.items()}
+
+    return optax.GradientTransformation(init, update)
 
 
 def weighted_mean(values: Array, weight: Array) -> Array:

@@ -126,14 +126,14 @@ class Metric(Directed):
 
 @dataclass(frozen=True)
 class Metra(Metric):
-    """Skills that go as far as possible in temporal distance."""
+    """METRA (arXiv 2310.08887): skills that go as far as possible in temporal distance."""
 
     name: ClassVar[str] = "metra"
 
 
 @dataclass(frozen=True)
 class Lsd(Metric):
-    """Skills that go as far as possible in the Euclidean distance of the features."""
+    """LSD (arXiv 2202.00914): skills that go as far as possible in the Euclidean distance of the features."""
 
     prior: Prior = Gaussian(2)
     distance: str = "euclidean"
@@ -144,7 +144,7 @@ class Lsd(Metric):
 
 @dataclass(frozen=True)
 class Csd(Metric):
-    """Skills that go as far as possible in what is hard to do."""
+    """CSD (arXiv 2302.05103): skills that go as far as possible in what is hard to do."""
 
     distance: str = "density"
     dual_init: float = 3000.0
