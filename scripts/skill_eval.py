@@ -58,9 +58,9 @@ def skill_figures(
     random = random_rollouts(learner, metrics.ROLLOUTS)
     out = figures.figures(learner.env, rolled, random, prior, seen, rollouts)
     out["coverage_total_cells"] = int(np.asarray(state.visited).sum())
-    factors = getattr(learner.objective, "factors", None)
-    if factors:
-        out |= figures.factored(rolled, seen, factors)
+    spans = getattr(learner.objective, "spans", {})
+    if len(spans) > 1:
+        out |= figures.factored(rolled, seen, spans)
     if prior.discrete and rolled.positions.shape[-1]:
         half = figures.last(rolled.positions)
         speed = np.linalg.norm(half[:, -1] - half[:, 0], axis=-1) / ((half.shape[1] - 1) * learner.env.spec.dt)
