@@ -20,11 +20,15 @@ from repertoire.skills.objectives.diayn import Diayn
 from repertoire.skills.objectives.factor import Factor
 
 
-class View(NamedTuple):
-    """What one factor sees of a batch: its own features and latent; the other factors' features under that latent."""
+class Share(NamedTuple):
+    """One factor's share of parameters and batch."""
 
-    own: FeatureBatch
-    rest: FeatureBatch
+    name: str
+    objective: Any
+    probe: Diayn | None
+    params: Params
+    own: FeatureBatch  # its features and its latent
+    rest: FeatureBatch  # the other factors' features under its latent
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,19 @@ class Factored(Base):
 
     def init(self, key: Array, features: int) -> Params:
         """{factor: {own: parameters of its objective, probe: of its discriminator}}."""
-        params = {}
-        for i, (own, rest) in enumerate(self._indices(features)):
-            probe, own_key = self.probes[i], jax.random.fold_in(key, i)
-            params[self.parts[i].name] = {"own": self.objectives[i].init(own_key, len(own))}
-            if probe:
-                params[self.parts[i].name]["probe"] = probe.init(jax.random.fold_in(own_key, 1), len(rest))
+        params, keys = {}, jax.random.split(key, 2 * len(self.parts)).reshape(-1, 2)
+        rows = zip(self.parts, self.objectives, self.probes, self._indices(features), keys, strict=True)
+        for factor, objective, probe, (own, rest), (own_key, probe_key) in rows:
+            more = {"probe": probe.init(probe_key, len(rest))} if probe else {}
+            params[factor.name] = {"own": objective.init(own_key, len(own))} | more
         return params
 
     def rewards(self, params: Params, batch: FeatureBatch, key: Array) -> Array:
         """The factors' rewards side by side, less the anti-terms, [B, C]."""
         columns = []
-        for i, (view, mine) in enumerate(self._views(params, batch)):
-            rewards = self.objectives[i].rewards(mine["own"], view.own, jax.random.fold_in(key, i))
-            probe = self.probes[i]
-            columns.append(rewards - self.anti * probe.rewards(mine["probe"], view.rest, key) if probe else rewards)
+        for f, k in zip(self._shares(params, batch), jax.random.split(key, len(self.parts)), strict=True):
+            leak = self.anti * f.probe.rewards(f.params["probe"], f.rest, k) if f.probe else 0.0
+            columns.append(f.objective.rewards(f.params["own"], f.own, k) - leak)
         return jnp.concatenate(columns, axis=-1)
 
     def weigh(self, z: Array) -> Array:
@@ -121,14 +123,13 @@ class Factored(Base):
 
     def loss(self, params: Params, batch: FeatureBatch, key: Array) -> tuple[Array, Metrics]:
         """Sum of the losses of all objectives and probes."""
-        total, metrics = jnp.zeros(()), {}
-        for i, (view, mine) in enumerate(self._views(params, batch)):
-            name, probe = self.parts[i].name, self.probes[i]
-            loss, found = self.objectives[i].loss(mine["own"], view.own, jax.random.fold_in(key, i))
-            total, metrics = total + loss, metrics | {f"{name}/{k}": v for k, v in found.items()}
-            if probe:
-                loss, found = probe.loss(mine["probe"], view.rest, key)
-                total, metrics = total + loss, metrics | {f"{name}/leak": found["mi_bound"]}
+        total, metrics = jnp.zeros(()), dict[str, Array]()
+        for f, k in zip(self._shares(params, batch), jax.random.split(key, len(self.parts)), strict=True):
+            loss, found = f.objective.loss(f.params["own"], f.own, k)
+            total, metrics = total + loss, metrics | {f"{f.name}/{name}": v for name, v in found.items()}
+            if f.probe:
+                loss, found = f.probe.loss(f.params["probe"], f.rest, k)
+                total, metrics = total + loss, metrics | {f"{f.name}/leak": found["mi_bound"]}
         return total, metrics
 
     @property
@@ -143,13 +144,13 @@ class Factored(Base):
         return [hasattr(o, "goal_latent") for o in self.objectives]
 
     def _goal_latent(self, params: Params, features: Array, goal_features: Array) -> Array:
-        parts = []
-        for i, (own, _) in enumerate(self._indices(features.shape[-1])):
-            mine, objective = params[self.parts[i].name]["own"], self.objectives[i]
-            rule = objective.goal_latent(mine, features[own], goal_features[own]) if self._aims[i] else None
-            parts.append(jnp.zeros(objective.prior.size) if rule is None else rule)
-        weights = jnp.asarray(np.asarray(self._aims, np.float32))
-        return self.prior.project(jnp.concatenate([*parts, *([weights] if self.weighted else [])]))
+        latents = []
+        rows = zip(self.parts, self.objectives, self._indices(features.shape[-1]), self._aims, strict=True)
+        for factor, objective, (own, _), aims in rows:
+            mine, ends = params[factor.name]["own"], (features[own], goal_features[own])
+            latents.append(objective.goal_latent(mine, *ends) if aims else jnp.zeros(objective.prior.size))
+        weights = [jnp.asarray(self._aims, jnp.float32)] if self.weighted else []
+        return self.prior.project(jnp.concatenate([*latents, *weights]))
 
     @property
     def spans(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -167,12 +168,17 @@ class Factored(Base):
             raise UserError("objective.anti needs factors that see different features")
         return list(zip(own, rest, strict=True))
 
-    def _views(self, params: Params, batch: FeatureBatch) -> list[tuple[View, Params]]:
-        """(view, parameters) of each factor."""
+    def _shares(self, params: Params, batch: FeatureBatch) -> list[Share]:
+        """What each factor gets."""
         latents, _ = self.prior.split(batch.z)
 
         def view(index: np.ndarray, z: Array) -> FeatureBatch:
             return batch.replace(features=batch.features[:, index], next_features=batch.next_features[:, index], z=z)
 
-        rows = zip(self._indices(batch.features.shape[-1]), latents, self.parts, strict=True)
-        return [(View(view(own, z), view(rest, z)), params[f.name]) for (own, rest), z, f in rows]
+        indices = self._indices(batch.features.shape[-1])
+        return [
+            Share(f.name, objective, probe, params[f.name], view(own, z), view(rest, z))
+            for f, objective, probe, (own, rest), z in zip(
+                self.parts, self.objectives, self.probes, indices, latents, strict=True
+            )
+        ]

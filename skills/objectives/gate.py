@@ -51,9 +51,12 @@ class Smerl(Base):
         """The objective behind the gate."""
         from repertoire.skills.objectives import registry  # it imports this module
 
-        latent = {"prior": self.prior.kind, "skills": self.prior.size, "hold": self.prior.hold} if self.prior else {}
-        layout = {"layout": self.layout} if "layout" in registry.fields(self.inner) else {}
-        return registry.make(self.inner, **latent, **layout, **{"lr": self.lr, **self.inner_options})
+        options: dict[str, Any] = {"lr": self.lr, **self.inner_options}
+        if self.prior:
+            options |= {"prior": self.prior.kind, "skills": self.prior.size, "hold": self.prior.hold}
+        if "layout" in registry.fields(self.inner):
+            options["layout"] = self.layout
+        return registry.make(self.inner, **options)
 
     @property
     def channels(self) -> tuple[str, ...]:
