@@ -12,7 +12,7 @@ import numpy as np
 
 from repertoire.algos import normalize, rollout, trainer
 from repertoire.algos.agents import random_act
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.experiment import plots, video
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
@@ -21,7 +21,7 @@ from repertoire.skills import metrics
 GOAL_COUNT = 32
 
 
-def roller(learner: Learner, steps: int | None = None) -> Callable[[Any, np.ndarray, Any], ev.Rollouts]:
+def roller(learner: AnyLearner, steps: int | None = None) -> Callable[[Any, np.ndarray, Any], ev.Rollouts]:
     """Compiled deterministic rollouts: (state of one seed, latents [K, D], key) -> `Rollouts`."""
     env, nets = learner.env, learner.nets
     steps = steps or env.spec.episode_length
@@ -40,12 +40,12 @@ def roller(learner: Learner, steps: int | None = None) -> Callable[[Any, np.ndar
     return rollouts
 
 
-def prior_of(learner: Learner) -> Any:
+def prior_of(learner: AnyLearner) -> Any:
     """Latent prior of a skill learner."""
     return learner.prior
 
 
-def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str, float]:
+def skill_figures(learner: AnyLearner, rolled: ev.Rollouts, state: Any) -> dict[str, float]:
     """Figures of one seed from its rollouts."""
     prior = prior_of(learner)
     out = ev.figures(rolled, prior, np.asarray(learner.feature_index))
@@ -60,7 +60,7 @@ def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str
     return out
 
 
-def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
+def evaluator(learner: AnyLearner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
     """Consumer for training: METRA's 48 deterministic rollouts; one value, or one per seed."""
     roll = roller(learner)
     z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
@@ -75,7 +75,7 @@ def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, 
     return evaluate
 
 
-def random_floor(learner: Learner, count: int, seed: int) -> dict[str, float]:
+def random_floor(learner: AnyLearner, count: int, seed: int) -> dict[str, float]:
     """Coverage and reach of uniform random actions: the floor under every coverage figure."""
     env = learner.env
     if not ev.has_position(env):
@@ -93,7 +93,7 @@ def random_floor(learner: Learner, count: int, seed: int) -> dict[str, float]:
     return {"coverage_random_cells": metrics.coverage(positions), "reach_random_m": metrics.reach(positions)}
 
 
-def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> dict[str, float]:
+def zero_shot_goals(learner: AnyLearner, skill: Any, seed: int, radius: float) -> dict[str, float]:
     """Zero-shot goal reaching from the start: final and best distance to random goals within `radius` m.
 
     z is recomputed from phi(g) - phi(s) at every step; beside it the distance that a random latent leaves.
@@ -141,7 +141,7 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)
 
 
-def grid_video(path: Path, learner: Learner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
+def grid_video(path: Path, learner: AnyLearner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
     """Skill grid: one tile per latent."""
     labels = [_label(z, prior_of(learner)) for z in rolled.z]
     return video.try_video(
