@@ -141,7 +141,9 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)
 
 
-def grid_video(path: Path, learner: AnyLearner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
+def grid_video(
+    path: Path, learner: AnyLearner, rolled: ev.Rollouts, note: Callable[[str], None] = print
+) -> Path | None:
     """Skill grid: one tile per latent."""
     labels = [_label(z, prior_of(learner)) for z in rolled.z]
     return video.try_video(

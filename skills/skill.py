@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks, normalize
-from repertoire.algos.types import AnyLearner, Array, Params, Stats
+from repertoire.algos.types import Array, Params, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.latent import Prior, make_prior
@@ -139,7 +139,7 @@ class Skill:
         return jnp.asarray(self.arrays[key])
 
 
-def freeze(name: str, learner: AnyLearner, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
+def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
     spec, config, objective, head = learner.env.spec, learner.config, learner.objective, learner.nets.head
     arrays: dict[str, np.ndarray] = {}
