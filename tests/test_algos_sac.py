@@ -88,8 +88,16 @@ def test_temperature_goes_against_the_entropy_gap():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"utd": 1e-6}, {"replay": 100}, {"min_replay": 2_000_000}, {"tau": 0.0}, {"batch": 0}, {"alpha": 0.0}, {"lr_q": -1.0}],
-)  # fmt: skip
+    [
+        {"utd": 1e-6},
+        {"replay": 100},
+        {"min_replay": 2_000_000},
+        {"tau": 0.0},
+        {"batch": 0},
+        {"alpha": 0.0},
+        {"lr_q": -1},
+    ],
+)
 def test_impossible_settings_say_so(bad):
     with pytest.raises(UserError, match="algo"):
         SACConfig(**bad)
@@ -119,7 +127,7 @@ class Bandit:
         key, kind_key = jax.random.split(key)
         kind = jax.random.bernoulli(kind_key).astype(jnp.float32) * self.endless
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
-        obs = {g: kind[None] for g in self.spec.obs.groups}
+        obs = dict.fromkeys(self.spec.obs.groups, kind[None])
         metrics = {"reward/up": zero, "reward/down": zero}
         return State(None, obs, zero, false, false, metrics, (), key, jnp.zeros((), jnp.int32))
 

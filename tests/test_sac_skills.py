@@ -111,8 +111,8 @@ def test_the_rest_of_the_road(tmp_path, monkeypatch, capsys):
     (skill,) = Library("library")
     assert skill["network"]["output"] == "tanh"
     cli.main(["export", "run=skills", "--check"])
-    small = ["controller.hold=5", "algo.envs=8", "algo.rollout=4", "algo.batch=16", "algo.hidden=[16]", "algo.replay=256",
-             "algo.min_replay=32", "total_steps=640", *TINY[-3:]]  # fmt: skip
+    small = ["controller.hold=5", "algo.envs=8", "algo.rollout=4", "algo.batch=16", "algo.hidden=[16]",
+             "algo.replay=256", "algo.min_replay=32", "total_steps=640", *TINY[-3:]]  # fmt: skip
     cli.main(["train-controller", "task=point_maze", "skills=[point-metra]", "algo=sac", *small, "run_dir=maze"])
     assert np.isfinite(read_json(tmp_path / "maze" / "evaluation.json")["return"])
     cli.main(["export", "run=maze", "--check"])
@@ -125,6 +125,6 @@ def test_the_rest_of_the_road(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_metra_by_sac_runs_straight_on_the_point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cli.main(["train-skills", "env=point", "algo=sac", "total_steps=48000", "run_dir=run", "eval_every=0", "video=false",
-              "logging.quiet=true"])  # fmt: skip
+    cli.main(["train-skills", "env=point", "algo=sac", "total_steps=48000", "run_dir=run", "eval_every=0",
+              "video=false", "logging.quiet=true"])  # fmt: skip
     assert read_json(tmp_path / "run" / "evaluation.json")["reach_m"] > 0.8 * 50 * 0.1
