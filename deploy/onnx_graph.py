@@ -96,7 +96,7 @@ def _network(write: _Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str
     for i, (kernel, bias) in enumerate(zip(policy.kernels, policy.biases, strict=True)):
         x = write.node("Gemm", x, write.constant(kernel), write.constant(bias))
         x = x if i == last else _activate(write, policy.activation, x)
-    return x
+    return write.node("Tanh", x) if policy.output == "tanh" else x
 
 
 def _activate(write: _Writer, activation: str, x: str) -> str:
@@ -107,7 +107,9 @@ def _activate(write: _Writer, activation: str, x: str) -> str:
 
 def _skill(write: _Writer, skill: Skill, obs: str, z: str) -> str:
     """Action of a skill set for its own observation slices."""
-    return _network(write, FrozenPolicy.from_arrays(skill.arrays, skill.manifest["network"]["activation"]), obs, z)
+    network = skill.manifest["network"]
+    policy = FrozenPolicy.from_arrays(skill.arrays, network["activation"], network.get("output", "none"))
+    return _network(write, policy, obs, z)
 
 
 def _project(write: _Writer, prior: Prior, z: str) -> str:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks, normalize
-from repertoire.algos.types import Array, Params, Stats, TrainState
+from repertoire.algos.types import Array, Params, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.latent import Prior, make_prior
@@ -82,7 +82,8 @@ class Skill:
         """Deterministic action [A] for the skill's own slices of the policy group [P] and a latent [D]."""
         stats = Stats(self._array("obs/mean"), self._array("obs/var"), jnp.ones(()))
         x = jnp.concatenate([normalize.apply(stats, obs), z])
-        return networks.apply_layers(self.layers("policy"), x, self.manifest["network"]["activation"])
+        network = self.manifest["network"]
+        return networks.apply_layers(self.layers("policy"), x, network["activation"], network.get("output", "none"))
 
     @property
     def has_goal_rule(self) -> bool:
@@ -142,11 +143,12 @@ class Skill:
         return jnp.asarray(self.arrays[key])
 
 
-def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, Any], features: Any = None) -> Skill:
+def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
-    spec, config, objective = learner.env.spec, learner.config, learner.objective
+    spec, config, objective, head = learner.env.spec, learner.config, learner.objective, learner.nets.head
     arrays: dict[str, np.ndarray] = {}
-    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
+    layers = networks.first_outputs(networks.dense_layers(state.params["policy"]["net"]), head.mode_outputs)
+    for i, (kernel, bias) in enumerate(layers):
         arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
     stats = state.obs_stats["policy"]
     arrays |= {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
@@ -160,7 +162,7 @@ def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, 
         "contract": contract(spec, features),
         "latent": objective.prior.describe(),
         "objective": {"name": objective.name, "options": _options(objective)},
-        "network": {"hidden": list(config.hidden), "activation": config.activation},
+        "network": {"hidden": list(config.hidden), "activation": config.activation, "output": head.squash},
         "provenance": dict(provenance),
         "metrics": {},
     }
