@@ -27,6 +27,7 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    _check_open(name, overrides)
     try:
         with initialize_config_module("repertoire.configs", version_base="1.3"):
             config = hydra_compose(name, [translate(o) for o in overrides])
@@ -36,6 +37,15 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{key} is required: give {key}=...") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _friendly(name, overrides, error) from None
+
+
+def _check_open(name: str, overrides: Sequence[str]) -> None:
+    """An open group takes any key, but only where the verb has that group at all."""
+    known = _load(name)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.startswith(OPEN) and key.split(".")[0] not in known:
+            raise unknown(f"setting of {name.replace('_', '-')}", key, known)
 
 
 def translate(override: str) -> str:
