@@ -80,7 +80,7 @@ def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, 
         for i in range(seeds):
             one = trainer.seed_state(state, i, seeds)
             rows.append(skill_figures(learner, roll(one, z, jax.random.key(seed)), one))
-        return mean(rows)
+        return figures.results(mean(rows))
 
     return evaluate
 
@@ -101,7 +101,7 @@ def random_floor(learner: Learner, count: int) -> dict[str, float]:
     """Coverage, reach and diversity of `count` rollouts of random actions as `random_<figure>`: the floor."""
     rolled, scale = random_rollouts(learner, count), random_rollouts(learner, metrics.ROLLOUTS)
     found = figures.ground(learner.env, rolled, scale, count)
-    return {f"random_{k}": v for k, v in found.items() if not k.endswith(("_cell", "_rollouts", "_bandwidth"))}
+    return {f"random_{k}": v for k, v in figures.results(found).items()}
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
         low, high = statistics.bootstrap(scores, statistic)
         return {name: float(statistic(scores)), "low": low, "high": high}
 
-    keys = list(mean(rows))
+    keys = list(figures.results(mean(rows)))
     gaps = {f"{k}_gap": estimate(k, statistics.optimality_gap, "gap") for k in SHARES if k in keys}
     return {k: estimate(k, statistics.iqm, "iqm") for k in keys} | gaps
 

@@ -30,6 +30,7 @@ class Rollouts(NamedTuple):
     qvel: np.ndarray  # [K, T + 1, nv]
     action: np.ndarray  # [K, T, A] in [-1, 1]
     ctrl: np.ndarray  # [K, T, nu] what the task made of it
+    reward: np.ndarray  # [K, T] the env's own
     alive: np.ndarray  # [K, T] bool
     diverged: np.ndarray  # [K] how often the physics diverged
 
@@ -44,17 +45,17 @@ def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
         action = jnp.clip(action, -1.0, 1.0)
         ctrl = jax.vmap(env.task.control)(action, state.data, state.memory)
         stepped = jax.vmap(env.step)(state, action)
-        diverged = alive * stepped.metrics["diverged"]
+        reward, diverged = alive * stepped.reward, alive * stepped.metrics["diverged"]
         state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), stepped, state)
-        return state, (_seen(state), (action, ctrl, alive, diverged))
+        return state, (_seen(state), (action, ctrl, reward, alive, diverged))
 
-    _, (seen, (action, ctrl, alive, diverged)) = jax.lax.scan(step, begin, jnp.arange(steps))
+    _, (seen, steps_taken) = jax.lax.scan(step, begin, jnp.arange(steps))
     seen = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), _seen(begin), seen)
-    features, qpos, qvel, action, ctrl, alive = jax.tree.map(
-        lambda x: jnp.swapaxes(x, 0, 1), (*seen, action, ctrl, alive)
+    features, qpos, qvel, action, ctrl, reward, alive, diverged = jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1), (*seen, *steps_taken)
     )
     positions = values_of(env.spec, features, *(("position",) if has_position(env) else ()))
-    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, alive, diverged.sum(0))
+    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, reward, alive, diverged.sum(1))
 
 
 def _seen(state: Any) -> tuple[Array, Array, Array]:
