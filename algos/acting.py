@@ -20,9 +20,8 @@ def start(signals: Signals, config: Any, objective_key: Array, env_key: Array, w
     `config` has `envs` (worlds) and `stagger`.
     """
     objective, objective_opt = signals.init(objective_key)
-    warm = signals.warm_up(warm_key)
-    # one after the other: loops over host callbacks should not run at the same time (see envs/physics)
-    warm, env_key = jax.lax.optimization_barrier((warm, env_key))
+    warm = signals.warm_up(after(objective, warm_key))
+    env_key = after(warm, env_key)
     carry = rollout.begin(signals.env, signals.prior, env_key, config.envs)
     carry = _staggered(signals.env, carry, env_key) if config.stagger else carry
     signals.check_terms(tuple(carry.envs.metrics))
@@ -35,6 +34,17 @@ def start(signals: Signals, config: Any, objective_key: Array, env_key: Array, w
         "update": jnp.zeros((), jnp.int32),
         **vars(carry),
     }
+
+
+def after(done: Any, key: Array) -> Array:
+    """`key`, but not before `done` (a pytree) is computed.
+
+    Loops over host callbacks must not run at the same time as anything else that waits for a thread (see
+    envs/physics). XLA drops optimization barriers before it schedules, so the order has to be in the data: what is
+    finite never changes the key.
+    """
+    first = jnp.stack([jnp.ravel(x)[0].astype(jnp.float32) for x in jax.tree.leaves(done)] or [jnp.zeros(())])
+    return jnp.where(jnp.isnan(first).any(), jax.random.fold_in(key, 1), key)
 
 
 def _staggered(env: Any, carry: rollout.Carry, key: Array) -> rollout.Carry:

@@ -76,7 +76,7 @@ class Learner:
             reward_scale=jnp.ones(len(self.channels)),
             return_scale=jnp.ones(len(self.channels) if self.config.critics == "multi" else 1),
             key=key,
-            **acting.start(self.signals, self.config, objective_key, env_key, warm_key),
+            **acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key),
         )
         return acting.strong(state)
 

@@ -87,7 +87,7 @@ class SACLearner:
             opt_state={name: adam.init(params[name]) for name, adam in self._adam.items()},
             replay=replay.init(self._example(), self.config.replay),
             key=key,
-            **acting.start(self.signals, self.config, objective_key, env_key, warm_key),
+            **acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key),
         )
         return acting.strong(state)
 

@@ -80,7 +80,8 @@ def evaluator(learner: AnyLearner, seeds: int, seed: int = 1000) -> Callable[[in
         for i in range(seeds):
             one = trainer.seed_state(state, i, seeds)
             rows.append(skill_figures(learner, roll(one, z, jax.random.key(seed)), one))
-        return rows[0] if seeds == 1 else {k: [float(r[k]) for r in rows] for k in rows[0]}
+        kept = [figures.results(r) for r in rows]
+        return kept[0] if seeds == 1 else {k: [float(r[k]) for r in kept] for k in kept[0]}
 
     return evaluate
 
@@ -101,7 +102,7 @@ def random_floor(learner: AnyLearner, count: int) -> dict[str, float]:
     """Coverage, reach and diversity of `count` rollouts of random actions as `random_<figure>`: the floor."""
     rolled, scale = random_rollouts(learner, count), random_rollouts(learner, metrics.ROLLOUTS)
     found = figures.ground(learner.env, rolled, scale, count)
-    return {f"random_{k}": v for k, v in found.items() if not k.endswith(("_cell", "_rollouts", "_bandwidth"))}
+    return {f"random_{k}": v for k, v in figures.results(found).items()}
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -125,7 +126,7 @@ def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
         low, high = statistics.bootstrap(scores, statistic)
         return {name: float(statistic(scores)), "low": low, "high": high}
 
-    keys = list(mean(rows))
+    keys = list(figures.results(mean(rows)))
     gaps = {f"{k}_gap": estimate(k, statistics.optimality_gap, "gap") for k in SHARES if k in keys}
     return {k: estimate(k, statistics.iqm, "iqm") for k in keys} | gaps
 
