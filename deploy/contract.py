@@ -133,8 +133,8 @@ def _command(task: Task, s: Slice) -> dict[str, Any]:
     """A command: the range it was trained on, where the task draws it from one, and for how many control steps."""
     row: dict[str, Any] = {"name": s.name, "size": s.size, "unit": s.unit, "range": None, "hold": 0}
     if s.name in task.commands():
-        ranges, hold = task.commands()[s.name]
-        return {**row, "range": ranges, "hold": hold, "note": "uniform in its range, drawn independently"}
+        ranges, steps = task.commands()[s.name]
+        return {**row, "range": ranges, "hold": steps, "note": "uniform in its range, drawn independently"}
     if s.name != "goal":
         return {**row, "note": "no declared source: compute it as the training task does"}
     half: Any = getattr(task, "goal_range", None)

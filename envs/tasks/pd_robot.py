@@ -99,7 +99,7 @@ class PDRobot(Robot):
             whole = jnp.floor(memory.latency).astype(jnp.int32)
             late = jnp.minimum(whole + 1, len(known) - 1)
             action = known[whole] + (memory.latency - whole) * (known[late] - known[whole])
-        return self.joints + self.action_scale * action
+        return jnp.asarray(self.joints) + self.action_scale * action
 
     def kick(self, data: Data, memory: Any) -> Array | None:
         """The push that is due, if any."""
