@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
 from repertoire.errors import UserError
 
@@ -129,6 +130,10 @@ class Task:
     def markers(self, state: State) -> list[Marker]:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
+
+    def mirror(self) -> Mirror | None:
+        """Left-right symmetry of robot and task (the reflection y -> -y); None: there is none, or none is declared."""
+        return None
 
     def default_pose(self) -> np.ndarray:
         """qpos [nq] at rest, which `sources` calls `default`."""
