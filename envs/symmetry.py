@@ -114,7 +114,7 @@ def model_flips(model: mujoco.MjModel, pose: np.ndarray) -> tuple[Flip, Flip, Fl
 
 
 def _partners(model: mujoco.MjModel, pose: np.ndarray) -> list[tuple[int, float]]:
-    """(mirror image, sign) of every joint: a rotation about axis a becomes one about -M a, a shift along a one along M a."""
+    """(mirror image, sign) of every joint: turning about axis a becomes turning about -M a, sliding along a, M a."""
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_forward(model, data)

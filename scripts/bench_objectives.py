@@ -42,12 +42,16 @@ def measure(
     physics = bench_ours.ours(env_name, cfg.envs)[0]
     contestants = [Contestant(n, x.config.envs, x.config.rollout, partial(_build, x)) for n, x in learners.items()]
     bare, *rows = bench_physics.side_by_side([physics, *contestants], rounds, quick)
-    return {"env": env_name, "machine": machine.describe(), "rows": [_row(r, c, bare) for r, c in zip(rows, contestants)]}
+    shown = [_row(r, c, bare) for r, c in zip(rows, contestants, strict=True)]
+    return {"env": env_name, "machine": machine.describe(), "rows": shown}
 
 
 def learner_of(env_name: str, objective: str) -> Learner:
     """The learner of `train-skills env=... objective=...`, all else at its default."""
-    return build.learner_of("train-skills", config.compose("train_skills", [f"env={env_name}", f"objective={objective}"]))
+    cfg = config.compose("train_skills", [f"env={env_name}", f"objective={objective}"])
+    learner = build.learner_of("train-skills", cfg)
+    assert isinstance(learner, Learner)  # the default algo
+    return learner
 
 
 def _build(learner: Learner) -> tuple[Callable[[], Any], Callable[[], Any]]:

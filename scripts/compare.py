@@ -61,7 +61,8 @@ def run(cfg: dict[str, Any]) -> Path:
     print(page)
     if failed:
         names = ", ".join(path.name for path in failed)
-        raise UserError(f"{len(failed)} of {len(jobs) + len(controllers)} runs failed ({names}): see {out / 'logs'}; the command retries")
+        total, logs = len(jobs) + len(controllers), out / "logs"
+        raise UserError(f"{len(failed)} of {total} runs failed ({names}): see {logs}; the command retries")
     return page
 
 
@@ -96,7 +97,7 @@ def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
         task = cfg["downstream"][job.env]
         for i, reference in enumerate(read_json(job.path / "done.json")["skills"]):
             path = job.path.parent / f"{task}-{reference.replace('@', '-v')}"
-            args = _controller_args(cfg, task, reference, int(cfg["seed"]) + i) + [f"run_dir={path}"]
+            args = [*_controller_args(cfg, task, reference, int(cfg["seed"]) + i), f"run_dir={path}"]
             found.append(Job(job.env, job.arm, path, "train-controller", int(cfg["downstream_steps"]), tuple(args)))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
@@ -16,9 +17,9 @@ from repertoire.skills.objectives import registry as objectives
 TINY = {"envs": 8, "rollout": 8, "minibatches": 2, "hidden": (16,)}
 ROBOTS = ("point", "ant", "humanoid", "go2", "g1", "h1")
 TASKS = ("ant_forward", "ant_multi_goals", "humanoid_forward", "go2_velocity", "g1_walking", "h1_walking")
-#: Largest difference, after a control step, of a robot's mirrored run and the run of its mirror image. Unitree's humanoids
-#: are not built quite symmetrically: their links' masses and centres differ from left to right.
-TOLERANCE = {"g1": 0.05, "h1": 0.05, "go2": 0.05}
+#: Largest difference of a joint after a step, rad, between the image of a step and the step of the image. These
+#: robots are not built quite symmetrically, in masses, centres of links and springs; others are exact.
+TOLERANCE = {"humanoid": 1e-2, "go2": 1e-3, "g1": 1e-3, "h1": 1e-2}
 
 
 @pytest.mark.parametrize("name", [*ROBOTS, *TASKS])
@@ -41,7 +42,9 @@ def test_flips_of_ant_by_hand():
     assert mirror.qpos.sign[:7].tolist() == [1, -1, 1, 1, -1, 1, -1]
 
 
-@pytest.mark.parametrize(("name", "sides"), [("go2", ("FL_ FR_", "RL_ RR_")), ("g1", ("left right",)), ("h1", ("left right",))])
+@pytest.mark.parametrize(
+    ("name", "sides"), [("go2", ("FL_ FR_", "RL_ RR_")), ("g1", ("left right",)), ("h1", ("left right",))]
+)
 def test_joints_of_unitree_are_paired_as_their_names_say(name, sides):
     task = registry.make_task(name)
     names, flip = task.action_names(), task.mirror().action
@@ -73,22 +76,22 @@ def states(task, seed):
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_mirrored_step_is_the_mirror_image_of_the_step(name):
-    env = registry.make(name, "native")
-    task, mirror = env.task, env.task.mirror()
+    task = registry.make_task(name)
+    mirror, model = task.mirror(), task.model
 
-    @jax.jit
     def step(qpos, qvel, action):
-        data = env.physics.init(qpos, qvel)
-        data = env.physics.step(data, task.control(action, data, None), task.substeps)
-        memory = task.remember(jax.random.key(0), data)
-        return data.qpos, data.qvel, env.spec.obs.build(env._values(data, memory, None)[0])
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = qpos, qvel
+        data.ctrl[:] = task.control(jnp.asarray(action), None, None)
+        mujoco.mj_step(model, data, task.substeps)
+        return data.qpos.copy(), data.qvel.copy()
 
     for seed in range(3):
         real, image = (step(*s) for s in states(task, seed))
-        tolerance = TOLERANCE.get(name, 1e-4)
+        tolerance = TOLERANCE.get(name, 1e-6)
         np.testing.assert_allclose(image[0], mirror.qpos(real[0]), atol=tolerance)
         np.testing.assert_allclose(image[1], mirror.qvel(real[1]), atol=20 * tolerance)
-        assert np.abs(np.asarray(image[1]) - np.asarray(real[1])).max() > 0.1  # the mirror does something
+        assert np.abs(image[1] - real[1]).max() > 0.1  # the mirror does something
 
 
 @pytest.mark.parametrize("name", ROBOTS)
