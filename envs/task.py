@@ -40,7 +40,8 @@ class Task:
         and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
-      ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
+      ceiling_m: length of an episode, control steps -> how far the robot can get from its start in it, m: measured
+        where it can be (docs/evaluation.md); lengths that are not there are not known.
       coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
         slices that the features do not have are passed over.
       fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
@@ -55,7 +56,7 @@ class Task:
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
-    ceiling_m: ClassVar[float | None] = None
+    ceiling_m: ClassVar[Mapping[int, float]] = {}
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0
     fall_height_m: ClassVar[float | None] = None

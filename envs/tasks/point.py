@@ -46,6 +46,7 @@ class Point(Robot):
     )
     substeps: ClassVar[int] = 2
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1}
+    ceiling_m: ClassVar[Mapping[int, float]] = {50: 5.0}  # along an axis, at once at full speed: 1 m/s for 5 s
 
     def __post_init__(self) -> None:
         super().__post_init__()
