@@ -40,7 +40,10 @@ def measure(
     learners = {name: learner_of(env_name, name) for name in names}
     cfg = next(iter(learners.values())).config
     physics = bench_ours.ours(env_name, cfg.envs)[0]
-    contestants = [Contestant(n, x.config.envs, x.config.rollout, partial(_build, x)) for n, x in learners.items()]
+    batches: dict[str, Transition] = {}
+    contestants = [
+        Contestant(n, x.config.envs, x.config.rollout, partial(_build, x, batches)) for n, x in learners.items()
+    ]
     bare, *rows = bench_physics.side_by_side([physics, *contestants], rounds, quick)
     shown = [_row(r, c, bare) for r, c in zip(rows, contestants, strict=True)]
     return {"env": env_name, "machine": machine.describe(), "rows": shown}
@@ -54,10 +57,13 @@ def learner_of(env_name: str, objective: str) -> Learner:
     return learner
 
 
-def _build(learner: Learner) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """`call`: the objective's share of one update."""
+def _build(learner: Learner, batches: dict[str, Transition]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """`call`: the objective's share of one update; `batches` keeps the rollout of each env."""
     signals, cfg, key = learner.signals, learner.config, jax.random.key(0)
-    batch = _random_batch(learner)
+    name = repr((learner.env.task, cfg.envs, cfg.rollout))
+    if name not in batches:
+        batches[name] = _random_batch(learner)
+    batch = batches[name]
     z = jax.vmap(learner.prior.sample)(jax.random.split(key, batch.age.size))
     batch = batch.replace(z=z.reshape(*batch.age.shape, -1))
     raw = batch.obs["features"][..., learner.feature_index]
