@@ -64,8 +64,7 @@ def _build(learner: Learner, batches: dict[str, Transition]) -> tuple[Callable[[
     if name not in batches:
         batches[name] = _random_batch(learner)
     batch = batches[name]
-    z = jax.vmap(learner.prior.sample)(jax.random.split(key, batch.age.size))
-    batch = batch.replace(z=z.reshape(*batch.age.shape, -1))
+    batch = batch.replace(z=rollout.draw(learner.prior, key, batch.age.size).reshape(*batch.age.shape, -1))
     raw = batch.obs["features"][..., learner.feature_index]
     stats = normalize.update(normalize.init(raw.shape[-1]), raw)
 
@@ -77,7 +76,8 @@ def _build(learner: Learner, batches: dict[str, Transition]) -> tuple[Callable[[
 
         def step(carry: Any, indices_key: tuple[Array, Array]) -> tuple[Any, None]:
             indices, step_key = indices_key
-            return signals.learn(*carry, jax.tree.map(lambda x: x[indices], flat), step_key)[:2], None
+            params, opt_state = carry
+            return signals.learn(params, opt_state, jax.tree.map(lambda x: x[indices], flat), step_key)[:2], None
 
         keys = jax.random.split(key, cfg.epochs)
         order = jax.vmap(lambda k: jax.random.permutation(k, learner.steps_per_update))(keys)

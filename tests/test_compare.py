@@ -8,6 +8,8 @@ import pytest
 from repertoire.errors import UserError
 from repertoire.experiment import comparison
 from repertoire.experiment.comparison import Cell, Table
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import compare, config
 
 TINY = ["algo.envs=8", "algo.rollout=8", "algo.minibatches=2", "algo.hidden=[8]", "env.episode_length=10"]
@@ -120,6 +122,37 @@ def test_downstream_tasks_are_checked_before_anything_is_trained(tmp_path):
         compare.plan({**cfg, "downstream": {"ant": "ant_multi_goals"}})
     with pytest.raises(UserError, match="downstream needs skills"):
         compare.plan({**cfg, "verb": "train"})
+
+
+def pretended(cfg, jobs):
+    """Runs that are done at once: skills reach 3 m, controllers earn 7, beside random skills' 2."""
+    for job in jobs:
+        settings = {"total_steps": job.steps, "seed": 0, "num_seeds": 1}
+        opened = RunDir.create_or_resume(job.path, kind=job.verb, config={**settings, "run_dir": str(job.path)})
+        rules = {"trained": {"return": 7.0}, "random": {"return": 2.0}}
+        write_json(opened.path / "evaluation.json", {"seeds": [{"reach_m": 3.0}], "rules": rules})
+        (opened.path / "metrics.jsonl").touch()
+        opened.mark_done(**({"skills": ["point-metra@4"]} if job.verb == "train-skills" else {}))
+        opened.close()
+    return []
+
+
+def test_downstream_returns_are_figures_like_any_other(tmp_path, monkeypatch):
+    launched = []
+    monkeypatch.setattr(compare, "launch", lambda cfg, jobs: launched.append(list(jobs)) or pretended(cfg, jobs))
+    cfg = small(tmp_path / "out", "downstream.point=point_maze", "downstream_steps=256")
+    cfg["metrics"] = ["reach_m", "downstream_return", "downstream_random_return"]
+    compare.run(cfg)
+    (skills,), (controller,) = launched
+    assert skills.verb == "train-skills" and controller.verb == "train-controller"
+    assert controller.path.name == "point_maze-point-metra-v4"
+    assert {"skills=[point-metra@4]", "total_steps=256", "seed=0"} <= set(controller.args)
+    scores = json.loads((tmp_path / "out" / "comparison.json").read_text())["scores"]
+    assert scores["point/metra/downstream_return"] == [7.0]
+    assert scores["point/metra/downstream_random_return"] == [2.0]
+    launched.clear()
+    compare.run(cfg)
+    assert launched == [[], []]
 
 
 @pytest.mark.slow
