@@ -38,7 +38,7 @@ class BraxView(brax_envs.Env):
         """One control step."""
         inner = state.pipeline_state
         inner = inner.replace(key=jax.random.wrap_key_data(inner.key))
-        return self._view(self.env.step(inner, action), state.info)
+        return self._view(self.env.step(inner, action), dict(state.info))
 
     def _view(self, inner: State, info: dict[str, Any]) -> brax_envs.State:
         done = inner.terminated | (inner.metrics["diverged"] > 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from repertoire.envs.foreign import Foreign, ForeignEnv, Options, Seen

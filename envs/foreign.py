@@ -133,13 +133,15 @@ class ForeignEnv:
     def reset(self, key: Array) -> State:
         """Fresh episode."""
         key, start_key = jax.random.split(key)
-        return self._state(self.foreign.reset(jax.random.key_data(start_key)), key, jnp.zeros((), jnp.int32))
+        inner = self.foreign.reset(jax.random.key_data(start_key))
+        return self._state(jax.tree.map(jnp.asarray, inner), key, jnp.zeros((), jnp.int32))
 
     def step(self, state: State, action: Array) -> State:
         """One control step, no reset."""
         usable = jnp.isfinite(action).all()
         before = state.data.backend
-        after = self.foreign.step(before, jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0))
+        handed = jax.tree.map(lambda x: x, before)  # new dictionaries: theirs write into `info` as they step
+        after = self.foreign.step(handed, jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0))
         diverged = _diverged(self.foreign.see(after)) | ~usable
         kept = tree_where(diverged, before, _like(after, before))
         return self._state(kept, state.key, state.t + 1, diverged)
@@ -180,8 +182,13 @@ class ForeignEnv:
 
 
 def _like(new: Any, old: Any) -> Any:
-    """`new` with the types of `old`: foreign steps turn a weak float or an int here and there into another."""
-    return jax.tree.map(lambda a, b: a if a.dtype == b.dtype else a.astype(b.dtype), new, old)
+    """`new` with the types of `old`: foreign steps leave plain numbers and other types here and there."""
+
+    def one(a: Any, b: Any) -> Array:
+        a = jnp.asarray(a)
+        return a if a.dtype == b.dtype else a.astype(b.dtype)
+
+    return jax.tree.map(one, new, old)
 
 
 def _diverged(seen: Seen) -> Array:
@@ -200,7 +207,9 @@ def _parts(foreign: Foreign, options: Options, shown: Seen) -> dict[str, tuple[s
     for name, text in texts.items():
         match = _SOURCE.fullmatch(str(text))
         if match is None or name in ("policy", "critic"):
-            raise UserError(f"env.features.{name} must be qpos[a:b], qvel[a:b], policy[a:b] or critic[a:b], got {text!r}")
+            raise UserError(
+                f"env.features.{name} must be qpos[a:b], qvel[a:b], policy[a:b] or critic[a:b], got {text!r}"
+            )
         of, start, stop = match[1], int(match[2]), int(match[3])
         size = getattr(shown, of).shape[0]
         if not start < stop <= size:

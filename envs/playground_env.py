@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,10 +27,17 @@ class PlaygroundOptions(Options):
 def make(options: PlaygroundOptions) -> ForeignEnv:
     """The env that Playground has registered under `options.id`."""
     try:
+        import mujoco_playground
         from mujoco_playground import registry
     except ImportError:
         raise UserError("env playground needs MuJoCo Playground: pip install 'repertoire-rl[playground]'") from None
     options.check("playground", sorted(registry.ALL_ENVS))
+    robots = Path(mujoco_playground.__file__).parent / "external_deps" / "mujoco_menagerie"
+    if options.id not in registry.dm_control_suite.ALL_ENVS and not robots.exists():
+        raise UserError(
+            "Playground clones its robots when one is first loaded, and a run downloads nothing: load "
+            f"{options.id} once with mujoco_playground.registry.load"
+        )
     config = registry.get_default_config(options.id)
     config.impl = options.impl
     return wrap(registry.load(options.id, config=config), options)

@@ -55,7 +55,11 @@ OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf}
 #: Envs of other projects: name -> (options, maker, doc).
 ADAPTERS: dict[str, tuple[type[Options], Callable[..., ForeignEnv], str]] = {
     "brax": (brax_env.BraxOptions, brax_env.make, "any env of Brax: id=ant"),
-    "playground": (playground_env.PlaygroundOptions, playground_env.make, "any env of MuJoCo Playground: id=G1JoystickFlatTerrain"),
+    "playground": (
+        playground_env.PlaygroundOptions,
+        playground_env.make,
+        "any env of MuJoCo Playground: id=G1JoystickFlatTerrain",
+    ),
 }
 
 

@@ -157,7 +157,7 @@ def label(config: Config) -> str:
 
 
 def pinned(config: Config, kind: str) -> dict[str, Any]:
-    """Config with library references pinned to versions and model files to their content: nothing later changes a run."""
+    """Config with library references pinned to versions and model files to content: nothing later changes a run."""
     config = {**config, "env": _pinned_model(config["env"])}
     if kind != "train-controller":
         return dict(config)
@@ -171,4 +171,8 @@ def _pinned_model(env: Config) -> dict[str, Any]:
         return dict(env)
     options = {k: v for k, v in env.items() if k not in ("name", "sha256")}
     file, sha256 = str(env["file"]), envs.make_spec(env["name"], **options).model_sha256
-    return {**env, "file": file if file.startswith(menagerie.PREFIX) else str(menagerie.resolve(file)), "sha256": sha256}
+    return {
+        **env,
+        "file": file if file.startswith(menagerie.PREFIX) else str(menagerie.resolve(file)),
+        "sha256": sha256,
+    }

@@ -36,12 +36,14 @@ def run(cfg: dict[str, Any]) -> Path:
 def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed: int = 0) -> Path:
     """Export one seed of a run to `out`."""
     from repertoire.deploy import export
-    from repertoire.envs.mujoco_env import MujocoEnv
     from repertoire.deploy.check import check as compare
+    from repertoire.envs.mujoco_env import MujocoEnv
 
     env = getattr(learner.env, "env", learner.env)
     if not isinstance(env, MujocoEnv):
-        raise UserError(f"env {env.spec.name} cannot be exported: its joints and sensors are known to its project alone")
+        raise UserError(
+            f"env {env.spec.name} cannot be exported: its joints and sensors are known to its project alone"
+        )
     graph = graph_of(opened, learner, state, seed)
     manifest = opened.manifest
     provenance = {

@@ -139,8 +139,8 @@ class Skill:
         model = contract.get("model")
         if model is not None and spec.model_sha256 and model["sha256"] != spec.model_sha256:
             raise UserError(
-                f"skill {self.name} was trained on {model['file']} (sha256 {model['sha256'][:12]}), env {spec.name} has "
-                f"{spec.model} ({spec.model_sha256[:12]}): take that file, or train the skill again on this one"
+                f"skill {self.name} was trained on {model['file']} (sha256 {model['sha256'][:12]}), env {spec.name} "
+                f"has {spec.model} ({spec.model_sha256[:12]}): take that file, or train the skill again on this one"
             )
         if abs(spec.dt - contract["dt"]) > 1e-9:
             raise UserError(f"skill {self.name} runs every {contract['dt']} s, env {spec.name} steps every {spec.dt} s")

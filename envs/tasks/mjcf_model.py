@@ -59,15 +59,15 @@ def world_axes(model: mujoco.MjModel) -> int:
     return count
 
 
-def rest(file: str, model: mujoco.MjModel, keyframe: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """(qpos [nq], ctrl [nu] or None) of the named keyframe; None: of `home` where there is one, else of the MJCF."""
+def rest(file: str, model: mujoco.MjModel, keyframe: str | None) -> np.ndarray:
+    """qpos [nq] of the named keyframe; None: of `home` where there is one, else as the file is written."""
     names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_KEY, i) for i in range(model.nkey)]
     if keyframe is None and "home" not in names:
-        return model.qpos0.copy(), None
+        return model.qpos0.copy()
     if keyframe is not None and keyframe not in names:
         raise named(f"keyframe of {file}", keyframe, names)
     i = names.index(keyframe or "home")
-    return model.key_qpos[i].copy(), model.key_ctrl[i].copy()
+    return model.key_qpos[i].copy()
 
 
 def named(kind: str, name: str, names: Sequence[str | None]) -> UserError:
