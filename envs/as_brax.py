@@ -32,23 +32,24 @@ class BraxView(brax_envs.Env):
     def reset(self, rng: jax.Array) -> brax_envs.State:
         """Fresh episode; `rng` is a raw key [2] or a typed one []."""
         key = rng if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(rng)
-        return self._view(self.env.reset(key), {})
+        return self._view(self.env.reset(key), {}, {})
 
     def step(self, state: brax_envs.State, action: jax.Array) -> brax_envs.State:
         """One control step."""
         inner = state.pipeline_state
         inner = inner.replace(key=jax.random.wrap_key_data(inner.key))
-        return self._view(self.env.step(inner, action), dict(state.info))
+        return self._view(self.env.step(inner, action), state.info, state.metrics)
 
-    def _view(self, inner: State, info: dict[str, Any]) -> brax_envs.State:
+    def _view(self, inner: State, info: dict[str, Any], metrics: dict[str, Any]) -> brax_envs.State:
+        """`info` and `metrics` are those before, in which wrappers keep things of their own."""
         done = inner.terminated | (inner.metrics["diverged"] > 0)
         return brax_envs.State(
             pipeline_state=inner.replace(key=jax.random.key_data(inner.key)),  # their wrappers select on raw arrays
             obs=inner.obs[self.group],
             reward=inner.reward,
             done=done.astype(jnp.float32),
-            metrics=dict(inner.metrics),
-            info=info,
+            metrics={**metrics, **inner.metrics},
+            info=dict(info),
         )
 
     @property

@@ -132,6 +132,7 @@ def test_a_world_that_diverges_keeps_its_last_finite_state():
     np.testing.assert_array_equal(states.data.backend.info["step"], [1, 1, 2])  # theirs may write into `info`
 
 
+@pytest.mark.slow
 def test_skills_are_discovered_in_a_brax_env():
     env = fast(episode_length=8)
     config = PPOConfig(envs=8, rollout=8, minibatches=2, hidden=(8,))
