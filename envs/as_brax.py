@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -84,7 +84,7 @@ def brax_trainers() -> Iterator[None]:
         del jax.device_put_replicated
 
 
-def _replicate(tree: Any, devices: list[Any]) -> Any:
+def _replicate(tree: Any, devices: Sequence[Any]) -> Any:
     """A copy of `tree` for each of `devices`, stacked in front."""
     mesh = jax.sharding.Mesh(devices, ("device",))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("device"))

@@ -40,7 +40,7 @@ def wrap(env: Any, options: Options) -> ForeignEnv:
     """`env`, a `brax.envs.Env` without Brax's training wrappers, as ours; `options.id` is its name."""
     sys = getattr(env, "sys", None)
     engine = env.backend if sys is not None else "no physics"
-    dt = float(getattr(env, "dt", 1.0))
+    dt = float(getattr(env, "dt", 1.0))  # an env without physics has no clock: a step counts as 1 s
     foreign = Foreign(
         name=f"brax:{options.id}",
         reset=env.reset,
@@ -75,7 +75,7 @@ def groups(obs: Any) -> tuple[Array, Array]:
         return jnp.ravel(obs), jnp.ravel(obs)
     if "state" not in obs:
         raise UserError(f"an observation of {', '.join(obs)} is none that this adapter knows: it reads 'state'")
-    return jnp.ravel(obs["state"]), jnp.ravel(obs.get("privileged_state", obs["state"]))
+    return jnp.ravel(obs["state"]), jnp.ravel(obs["privileged_state" if "privileged_state" in obs else "state"])
 
 
 def scalars(metrics: Any) -> dict[str, Array]:
