@@ -58,7 +58,7 @@ ADAPTERS: dict[str, tuple[type[Options], Callable[..., ForeignEnv], str]] = {
     "playground": (
         playground_env.PlaygroundOptions,
         playground_env.make,
-        "any env of MuJoCo Playground: id=G1JoystickFlatTerrain",
+        "any env of MuJoCo Playground: id=CartpoleBalance",
     ),
 }
 

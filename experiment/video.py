@@ -190,7 +190,8 @@ def try_video(
     Without OpenGL an interactive HTML page of the (first) motion is written instead.
 
     Args:
-      path: the mp4. model: mujoco.MjModel, or None for an env that has none. dt: seconds between rows of qpos; rows are skipped to stay below `max_fps`, in real time.
+      path: the mp4. model: mujoco.MjModel, or None for an env that has none.
+      dt: seconds between rows of qpos; rows are skipped to stay below `max_fps`, in real time.
       labels: one per skill. note: gets one line that says what was made, or why nothing was.
       options: of `render` (one motion) or `skill_grid` (many).
 
