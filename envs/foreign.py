@@ -17,6 +17,7 @@ import mujoco
 
 from repertoire.envs.mujoco_env import DIVERGED, tree_where
 from repertoire.envs.physics.batching import over_worlds
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.mjcf_model import world_axes
 from repertoire.envs.types import Array, Data, EnvSpec, ObsSpec, Slice, State
@@ -93,14 +94,21 @@ class Options:
 class ForeignTask:
     """What evaluation asks of a task. Its controls are not known, so figures of effort are left out."""
 
+    name: str
+    options: Options
     coverage_cells: Mapping[str, float]
     weights: Mapping[str, float]
-    ceiling_m: float | None = None
+    episode_length: int
+    ceiling_m: Mapping[int, float] = field(default_factory=dict)
     mechanics: bool = False
 
     def control(self, action: Array, data: Data, memory: Any) -> Array:
         """The action: what becomes of it is the foreign env's affair."""
         return action
+
+    def mirror(self) -> Mirror | None:
+        """None is known."""
+        return None
 
     def markers(self, state: Any) -> list[Marker]:
         """None."""
@@ -124,7 +132,8 @@ class ForeignEnv:
 
     def __init__(self, foreign: Foreign, options: Options) -> None:
         self.foreign, self.options = foreign, options
-        self.task = ForeignTask(dict(options.coverage), {k: float(w) for k, w in options.weights.items()})
+        weights = {k: float(w) for k, w in options.weights.items()}
+        self.task = ForeignTask(foreign.name, options, dict(options.coverage), weights, options.episode_length)
         self.physics = ForeignPhysics(foreign.engine, foreign.model)
         shown = jax.eval_shape(lambda: foreign.see(foreign.reset(jax.random.key_data(jax.random.key(0)))))
         self._parts = _parts(foreign, options, shown)
