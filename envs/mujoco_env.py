@@ -38,6 +38,7 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
         dt=task.substeps * float(model.opt.timestep),
         physics_dt=float(model.opt.timestep),
         episode_length=task.episode_length,
+        **task.origin(),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from repertoire.envs import physics
+from repertoire.envs import brax_env, physics, playground_env
+from repertoire.envs.foreign import ForeignEnv, Options
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, go2, goals, humanoid_skills, humanoids, hurdle, point, robots
+from repertoire.envs.tasks import ant, forward, go2, goals, humanoid_skills, humanoids, hurdle, mjcf, point, robots
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -47,28 +49,67 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
+#: Tasks that are none without options: name -> class.
+OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf}
+
+#: Envs of other projects: name -> (options, maker, doc).
+ADAPTERS: dict[str, tuple[type[Options], Callable[..., ForeignEnv], str]] = {
+    "brax": (brax_env.BraxOptions, brax_env.make, "any env of Brax: id=ant"),
+    "playground": (
+        playground_env.PlaygroundOptions,
+        playground_env.make,
+        "any env of MuJoCo Playground: id=CartpoleBalance",
+    ),
+}
+
+
+def names() -> list[str]:
+    """What `env=` may be."""
+    return [*TASKS, *OPEN, *ADAPTERS]
+
 
 def make_task(name: str, **options: Any) -> Task:
     """Task `name` with options (the fields of its dataclass). Raises `UserError` with the nearest name."""
-    if name not in TASKS:
-        raise unknown("env", name, TASKS)
-    cls = TASKS[name]
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in options:
-        if key not in fields:
-            raise unknown(f"option of env {name}", key, fields)
+    known = {**TASKS, **OPEN}
+    if name not in known:
+        raise unknown("env", name, names())
+    cls = known[name]
+    _check_options(name, cls, options)
     if "weights" in options:
         options["weights"] = _weights(cls, options["weights"])
     return cls(**options)
+
+
+def _check_options(name: str, cls: type, options: dict[str, Any]) -> None:
+    fields = {f.name for f in dataclasses.fields(cls)}
+    for key in options:
+        if key not in fields:
+            raise unknown(f"option of env {name}", key, fields)
 
 
 def describe(name: str | None = None) -> list[dict[str, Any]]:
     """What there is, as plain data for `repertoire envs`: all envs, or `name` alone, with default options.
 
     One dictionary per env: name, doc, options (default values), obs (group -> slices), rewards (term -> weight),
-    actions (names), dt [s], episode_length [control steps].
+    actions (names), dt [s], episode_length [control steps]. What an env must be given a model or an id to have is
+    empty.
     """
-    return [_describe(make_task(n)) for n in (TASKS if name is None else (name,))]
+    wanted = names() if name is None else [name]
+    return [_describe(make_task(n)) if n in TASKS else _describe_open(n) for n in wanted]
+
+
+def _describe_open(name: str) -> dict[str, Any]:
+    if name not in names():
+        raise unknown("env", name, names())
+    cls, doc = (OPEN[name], OPEN[name].doc) if name in OPEN else (ADAPTERS[name][0], ADAPTERS[name][2])
+    options = {f.name: _default(f) for f in dataclasses.fields(cls) if f.name != "weights"}
+    rewards = dict.fromkeys(getattr(cls, "reward_terms", ("env",)), 0.0 if name in OPEN else 1.0)
+    empty: dict[str, Any] = {"obs": {}, "rewards": rewards, "actions": [], "dt": None}
+    return {"name": name, "doc": doc, "options": options, **empty, "episode_length": options["episode_length"]}
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
 def _describe(task: Task) -> dict[str, Any]:
@@ -88,7 +129,7 @@ def _describe(task: Task) -> dict[str, Any]:
 
 def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:
     """Default reward weights of `cls` with overrides; an unknown term is an error."""
-    weights = dict(cls().weights)
+    weights = dict.fromkeys(cls.reward_terms, 0.0) or dict(cls().weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (
@@ -100,13 +141,25 @@ def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:
     return weights
 
 
-def make(name: str, physics_backend: str = "auto", **options: Any) -> MujocoEnv:
-    """Env `name` on a physics backend (`auto`, `native`, `warp`, `mjx`)."""
+def make(name: str, physics_backend: str = "auto", **options: Any) -> Any:
+    """Env `name` on a physics backend (`auto`, `native`, `warp`, `mjx`): a `MujocoEnv`, or a `ForeignEnv`."""
+    if name in ADAPTERS:
+        return _make_foreign(name, physics_backend, options)
     task = make_task(name, **options)
     return MujocoEnv(task, physics.make(physics_backend, task.model, task.fields))
 
 
+def _make_foreign(name: str, physics_backend: str, options: dict[str, Any]) -> ForeignEnv:
+    cls, maker, _ = ADAPTERS[name]
+    if physics_backend != "auto":
+        raise UserError(f"env {name} brings its own physics: leave physics={physics_backend} out")
+    _check_options(name, cls, options)
+    return maker(cls(**options))
+
+
 def make_spec(name: str, **options: Any) -> EnvSpec:
     """`EnvSpec` of an env without building a physics backend."""
+    if name in ADAPTERS:
+        return _make_foreign(name, "auto", options).spec
     task = make_task(name, **options)
     return env_spec(task, task.model)

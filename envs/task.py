@@ -46,6 +46,8 @@ class Task:
         slices that the features do not have are passed over.
       fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
       fall_height_m: height of its origin over the world's below which it has; None: tilt alone decides.
+      mechanics: `control` gives what the actuators of `model` are commanded, so that figures of effort can be had.
+      reward_terms: what `weights` may name, where no default instance says it.
     """
 
     episode_length: int = 200
@@ -60,6 +62,8 @@ class Task:
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0
     fall_height_m: ClassVar[float | None] = None
+    mechanics: ClassVar[bool] = True
+    reward_terms: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""
@@ -140,6 +144,10 @@ class Task:
         """qpos [nq] at rest, which `sources` calls `default`."""
         return self.model.qpos0
 
+    def origin(self) -> dict[str, str]:
+        """`model` and `model_sha256` of `EnvSpec`, for tasks on a file of the user's."""
+        return {}
+
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Actuator units at action -1 and +1."""
         low, high = self.model.actuator_ctrlrange.T
@@ -147,7 +155,7 @@ class Task:
 
     def action_names(self) -> tuple[str, ...]:
         """Actuator names, `actuator<i>` where the model gives none (then its joint's name)."""
-        return tuple(_actuator_name(self.model, i) for i in range(self.model.nu))
+        return tuple(actuator_name(self.model, i) for i in range(self.model.nu))
 
 
 def at_least(env: str, low: float, **values: float) -> None:
@@ -164,7 +172,8 @@ def interval(env: str, **values: tuple[float, float]) -> None:
             raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
 
 
-def _actuator_name(model: mujoco.MjModel, i: int) -> str:
+def actuator_name(model: mujoco.MjModel, i: int) -> str:
+    """Name of actuator `i`; its joint's where it has none."""
     name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i)
     joint = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[i, 0]))
     return name or joint or f"actuator{i}"

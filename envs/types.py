@@ -157,6 +157,7 @@ class EnvSpec:
       action_low, action_high: actuator units at action -1 and +1.
       dt: control period, s. physics_dt: integrator step, s. episode_length: steps until truncation.
       discrete: number of choices where the action is one int32 index instead of a vector (0: a vector).
+      model: the MJCF file of an env that was made from one, and model_sha256 its fingerprint; empty for our own.
     """
 
     name: str
@@ -169,6 +170,8 @@ class EnvSpec:
     physics_dt: float
     episode_length: int
     discrete: int = 0
+    model: str = ""
+    model_sha256: str = ""
 
 
 class State(struct.PyTreeNode):

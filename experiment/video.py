@@ -190,7 +190,8 @@ def try_video(
     Without OpenGL an interactive HTML page of the (first) motion is written instead.
 
     Args:
-      path: the mp4. dt: seconds between rows of qpos; rows are skipped to stay below `max_fps`, in real time.
+      path: the mp4. model: mujoco.MjModel, or None for an env that has none.
+      dt: seconds between rows of qpos; rows are skipped to stay below `max_fps`, in real time.
       labels: one per skill. note: gets one line that says what was made, or why nothing was.
       options: of `render` (one motion) or `skill_grid` (many).
 
@@ -198,6 +199,9 @@ def try_video(
       The file written (mp4 or html), or None.
     """
     path = Path(path)
+    if model is None:
+        note(f"no video {path.name}: this env has no model to draw")
+        return None
     try:
         qpos = np.asarray(qpos, float)
         stride = max(1, round(1 / (max_fps * dt)))

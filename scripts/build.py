@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from repertoire.algos.sac import SACConfig
 from repertoire.algos.sac_learner import SACLearner
 from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
+from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
@@ -146,10 +148,31 @@ def restore(run: RunDir, learner: AnyLearner) -> tuple[int, Any]:
     return found
 
 
+def label(config: Config) -> str:
+    """Name of a config's env for runs and library entries; a file or a foreign id is part of it."""
+    env = config["env"]
+    parts = str(env.get("id") or env.get("file") or "").removesuffix(".xml").replace(":", "/").split("/")
+    which = parts[-2] if parts[-1] == "scene" and len(parts) > 1 else parts[-1]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{env['name']}_{which}" if which else str(env["name"]))
+
+
 def pinned(config: Config, kind: str) -> dict[str, Any]:
-    """Config with library references pinned to versions, so that a later entry cannot change a run."""
+    """Config with library references pinned to versions and model files to content: nothing later changes a run."""
+    config = {**config, "env": _pinned_model(config["env"])}
     if kind != "train-controller":
         return dict(config)
     store = Library(config["library"])
     references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
     return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references]}
+
+
+def _pinned_model(env: Config) -> dict[str, Any]:
+    if not env.get("file"):
+        return dict(env)
+    options = {k: v for k, v in env.items() if k not in ("name", "sha256")}
+    file, sha256 = str(env["file"]), envs.make_spec(env["name"], **options).model_sha256
+    return {
+        **env,
+        "file": file if file.startswith(menagerie.PREFIX) else str(menagerie.resolve(file)),
+        "sha256": sha256,
+    }

@@ -73,6 +73,8 @@ def _table(verb: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(column: str, value: Any) -> str:
+    if value is None or value == []:
+        return "-"
     if column == "actions":
         return str(len(value))
     if isinstance(value, dict):

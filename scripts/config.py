@@ -12,7 +12,7 @@ from typing import Any
 from repertoire.errors import UserError, unknown
 
 #: What people type -> what Hydra calls it.
-ALIASES = {"task": "env", "launcher": "hydra/launcher"}
+ALIASES = {"task": "env", "launcher": "hydra/launcher", "model": "env.file", "id": "env.id"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by what they configure, not by Hydra.
 OPEN = ("env.", "objective.", "channels.", "downstream.")
@@ -44,6 +44,7 @@ def _check_open(name: str, overrides: Sequence[str]) -> None:
     known = _load(name)
     for override in overrides:
         key = override.partition("=")[0]
+        key = ALIASES.get(key, key)
         if key.startswith(OPEN) and key.split(".")[0] not in known:
             raise unknown(f"setting of {name.replace('_', '-')}", key, known)
 

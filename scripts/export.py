@@ -37,8 +37,14 @@ def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed
     """Export one seed of a run to `out`."""
     from repertoire.deploy import export
     from repertoire.deploy.check import check as compare
+    from repertoire.envs.mujoco_env import MujocoEnv
 
-    graph, env = graph_of(opened, learner, state, seed), getattr(learner.env, "env", learner.env)
+    env = getattr(learner.env, "env", learner.env)
+    if not isinstance(env, MujocoEnv):
+        raise UserError(
+            f"env {env.spec.name} cannot be exported: its joints and sensors are known to its project alone"
+        )
+    graph = graph_of(opened, learner, state, seed)
     manifest = opened.manifest
     provenance = {
         "run": opened.name,

@@ -23,7 +23,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Flat RL."""
-    return learn("train", cfg, f"train-{cfg['env']['name']}")
+    return learn("train", cfg, f"train-{build.label(cfg)}")
 
 
 def learn(kind: str, cfg: dict[str, Any], name: str) -> RunDir:

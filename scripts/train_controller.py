@@ -6,7 +6,7 @@ from typing import Any
 
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config
+from repertoire.scripts import build, config
 from repertoire.scripts.train import learn
 from repertoire.skills.library import Library
 
@@ -23,7 +23,7 @@ def run(cfg: dict[str, Any]) -> RunDir:
     store = Library(cfg["library"])
     references = cfg["skills"] if isinstance(cfg["skills"], list) else [cfg["skills"]]
     before = {r: store.load(r).digest() for r in references}
-    done = learn(KIND, cfg, f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}")
+    done = learn(KIND, cfg, f"controller-{build.label(cfg)}-{cfg['controller']['kind']}")
     moved = [r for r, digest in before.items() if store.load(r).digest() != digest]
     if moved:
         raise UserError(f"frozen skills changed during training: {', '.join(moved)}")

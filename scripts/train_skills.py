@@ -29,7 +29,7 @@ def run(cfg: dict[str, Any]) -> RunDir:
     """Train, then evaluate, draw and freeze every seed."""
     build.prepare(cfg)
     learner = build.learner_of(KIND, cfg)
-    done = session.open_run(KIND, cfg, f"skills-{cfg['env']['name']}-{cfg['objective']['name']}")
+    done = session.open_run(KIND, cfg, f"skills-{build.label(cfg)}-{cfg['objective']['name']}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
         state = session.train(done, learner, evaluate)
@@ -62,7 +62,7 @@ def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     """Skill of one seed, with provenance."""
     cfg, manifest = run_dir.config, run_dir.manifest
     seed, seeds = cfg["seed"] + index, cfg["num_seeds"]
-    name = cfg["name"] or f"{cfg['env']['name']}-{cfg['objective']['name']}"
+    name = cfg["name"] or f"{build.label(cfg)}-{cfg['objective']['name']}"
     provenance = {
         "run": run_dir.name,
         "seed": seed,

@@ -18,6 +18,7 @@ def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
         "",
         f"- latent: {latent['kind']}, size {latent['size']}, {hold}",
         f"- control step: {contract['dt']:g} s over physics at {contract['physics_dt']:g} s",
+        *([f"- model: {m['file']}, sha256 `{m['sha256']}`"] if (m := contract.get("model")) else []),
         f"- policy reads: {_slices(contract['policy'])}",
         f"- objective saw: {_slices(contract['features'])}",
         f"- drives: {', '.join(contract['action_names'])}",

@@ -108,7 +108,9 @@ def _mutual_information(values: np.ndarray, labels: np.ndarray) -> dict[str, flo
 
 
 def feasible(env: Any, rolled: Rollouts) -> dict[str, float]:
-    """What the skills would ask of a real robot."""
+    """What the skills would ask of a real robot; of an env whose mechanics are not known, how jerky they are."""
+    if not env.task.mechanics:
+        return {"action_rate": feasibility.action_rate(rolled.action, rolled.alive)}
     model, alive = env.physics.model, rolled.alive
     found = feasibility.traces(model, rolled.qpos[:, :-1][alive], rolled.qvel[:, :-1][alive], rolled.ctrl[alive])
     path = float(np.linalg.norm(np.diff(rolled.positions, axis=1), axis=-1).sum())

@@ -136,6 +136,12 @@ class Skill:
                 f"skill {self.name} does not fit env {spec.name}: it drives {len(contract['action_names'])} actuators "
                 f"({', '.join(contract['action_names'])}), the env has {', '.join(spec.action_names)}"
             )
+        model = contract.get("model")
+        if model is not None and spec.model_sha256 and model["sha256"] != spec.model_sha256:
+            raise UserError(
+                f"skill {self.name} was trained on {model['file']} (sha256 {model['sha256'][:12]}), env {spec.name} "
+                f"has {spec.model} ({spec.model_sha256[:12]}): take that file, or train the skill again on this one"
+            )
         if abs(spec.dt - contract["dt"]) > 1e-9:
             raise UserError(f"skill {self.name} runs every {contract['dt']} s, env {spec.name} steps every {spec.dt} s")
 
@@ -189,6 +195,7 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
         "action_high": list(spec.action_high),
         "dt": spec.dt,
         "physics_dt": spec.physics_dt,
+        **({"model": {"file": spec.model, "sha256": spec.model_sha256}} if spec.model_sha256 else {}),
     }
 
 

@@ -171,8 +171,8 @@ def test_every_verb_explains_itself(capsys):
 def test_every_env_has_a_config():
     from repertoire.envs import registry
 
-    assert set(config.options("env")) == set(registry.TASKS)
-    for name in registry.TASKS:
+    assert set(config.options("env")) == set(registry.names())
+    for name in registry.names():
         assert config.compose("train", [f"env={name}"])["env"]["name"] == name
 
 
