@@ -136,6 +136,8 @@ class EnvSpec:
       action_low, action_high: actuator units at action -1 and +1.
       dt: control period, s. physics_dt: integrator step, s. episode_length: steps until truncation.
       discrete: number of choices where the action is one int32 index instead of a vector (0: a vector).
+      parameters: with `discrete`, the number of continuous parameters of each choice: the action is then the vector
+        [index, parameters of choice 0, of choice 1, ...], of which only those of the chosen one matter.
     """
 
     name: str
@@ -148,6 +150,7 @@ class EnvSpec:
     physics_dt: float
     episode_length: int
     discrete: int = 0
+    parameters: tuple[int, ...] = ()
 
 
 class State(struct.PyTreeNode):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks, normalize
+from repertoire.algos.distributions import LOG_STD_MAX, LOG_STD_MIN
 from repertoire.algos.types import Array, Params, Stats, TrainState
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
@@ -113,6 +114,11 @@ class Skill:
         count = sum(k.startswith(f"{prefix}/kernel") for k in self.arrays)
         return [(self._array(f"{prefix}/kernel{i}"), self._array(f"{prefix}/bias{i}")) for i in range(count)]
 
+    @property
+    def std(self) -> np.ndarray | None:
+        """Standard deviation [A] that it explored with at the end of training; None where that was not one vector."""
+        return self.arrays.get("policy/std")
+
     def fits(self, spec: EnvSpec) -> None:
         """Raise `UserError` unless env `spec` offers this skill's observation slices and actions."""
         contract = self.manifest["contract"]
@@ -140,11 +146,7 @@ class Skill:
 def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
     spec, config, objective = learner.env.spec, learner.config, learner.objective
-    arrays: dict[str, np.ndarray] = {}
-    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
-        arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
-    stats = state.obs_stats["policy"]
-    arrays |= {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
+    arrays = policy_arrays(state)
     arrays |= {"features/mean": np.asarray(state.feature_stats.mean)}
     arrays |= {"features/var": np.asarray(state.feature_stats.var)}
     arrays |= _flatten(state.objective, "objective")
@@ -160,6 +162,17 @@ def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, 
         "metrics": {},
     }
     return Skill(manifest=manifest, arrays=arrays)
+
+
+def policy_arrays(state: TrainState) -> dict[str, np.ndarray]:
+    """Layers, normaliser and, where there is one, the standard deviation of a training state's policy."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
+        arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
+    stats, head = state.obs_stats["policy"], state.params["policy"]["head"]
+    if "log_std" in head:
+        arrays["policy/std"] = np.exp(np.clip(head["log_std"], LOG_STD_MIN, LOG_STD_MAX))
+    return arrays | {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
 
 
 def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str, Any]:
