@@ -36,15 +36,25 @@ def channel_gae(
     return jax.vmap(one, in_axes=(1, 1, 1, 1, 1), out_axes=1)(rewards, values, next_values, terminated, cut)
 
 
-def combine(advantages: Array, weights: Array, per_channel: bool = True) -> Array:
-    """Policy advantage [...] from channel advantages [..., C] and weights [..., C] (or [C]).
+#: A channel whose advantages exceed this many times its reward holds little but its critic's errors: those of a reward
+#: r cannot exceed r / (1 - gamma lambda), 17 r at the defaults.
+LOUD = 20.0
+
+
+def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool = True) -> Array:
+    """Policy advantage [...] from channel advantages, weights and rewards, all [..., C].
 
     Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
-    2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. Otherwise the raw sum is normalised.
+    2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. A silent channel (an object that nobody
+    moves yet) is left out, or normalising would turn its critic's errors into full-sized noise. Otherwise the raw sum
+    is normalised.
     """
-    if per_channel:
-        return jnp.sum(standardize(advantages) * weights, axis=-1)
-    return standardize(jnp.sum(advantages * weights, axis=-1)[..., None])[..., 0]
+    if not per_channel:
+        return standardize(jnp.sum(advantages * weights, axis=-1)[..., None])[..., 0]
+    axes = tuple(range(advantages.ndim - 1))
+    signal = jnp.sqrt(jnp.mean(jnp.square(rewards), axes))
+    heard = advantages.std(axes) <= LOUD * signal
+    return jnp.sum(jnp.where(heard, standardize(advantages), 0.0) * weights, axis=-1)
 
 
 def standardize(x: Array, eps: float = 1e-8) -> Array:

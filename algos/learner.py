@@ -178,7 +178,8 @@ class Learner:
         advantages = channel_gae(rewards, values, next_values, batch.terminated, batch.cut, cfg.gamma, cfg.lam)
         returns = advantages + values
         scale = _running(state.return_scale, _rms(returns), state.update)
-        return combine(advantages, weights, cfg.normalize == "advantages"), returns / scale, (reward_scale, scale)
+        combined = combine(advantages, weights, rewards, cfg.normalize == "advantages")
+        return combined, returns / scale, (reward_scale, scale)
 
     def _epochs(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:
         size = self.steps_per_update

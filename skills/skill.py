@@ -5,6 +5,7 @@ It needs no learner: an env's observation and a latent go in, an action comes ou
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -194,7 +195,7 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
 
 
 def _options(objective: Any) -> dict[str, Any]:
-    names = [k for k in objective.__dataclass_fields__ if k != "prior"]
+    names = [f.name for f in dataclasses.fields(objective) if f.name != "prior"]
     return {k: list(v) if isinstance(v := getattr(objective, k), tuple) else v for k in names}
 
 
