@@ -15,6 +15,10 @@ from repertoire.envs.types import EnvSpec
 from repertoire.high_level.types import Command, Field, StatefulSkill
 from repertoire.skills.skill import Skill
 
+#: Skills in one batched call; more of them go call by call, because their activations would fall out of a CPU's cache
+#: (32 skills of 256x128 over 1024 worlds at once take twice as long).
+BATCH = 8
+
 
 class _Stack(NamedTuple):
     """Skills of one shape: their places, their arrays one upon another, the entries of the observation they read."""
@@ -98,7 +102,8 @@ def _stack_act(stack: _Stack, obs: Array, latents: list[Array]) -> Array:
         first = {k: v[0] for k, v in stack.arrays.items()}
         return Skill(stack.manifest, first).act(obs[stack.index[0]], latents[0])[None]
 
-    def one(arrays: dict[str, Array], own: Array, z: Array) -> Array:
+    def one(row: tuple[dict[str, Array], Array, Array]) -> Array:
+        arrays, own, z = row
         return Skill(stack.manifest, arrays).act(own, z)  # type: ignore[arg-type]  # tracers in place of numpy
 
-    return jax.vmap(one)(stack.arrays, obs[stack.index], jnp.stack(latents))
+    return jax.lax.map(one, (stack.arrays, obs[stack.index], jnp.stack(latents)), batch_size=BATCH)

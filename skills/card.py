@@ -8,13 +8,13 @@ from typing import Any
 
 def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
     """Markdown card of a manifest."""
-    contract, latent, objective = manifest["contract"], manifest["latent"], manifest["objective"]
+    contract, latent = manifest["contract"], manifest["latent"]
     hold = f"redrawn every {latent['hold']} steps" if latent["hold"] else "held for an episode"
     lines = [
         f"# {manifest['name']}@{manifest['version']}",
         "",
         *(["![trajectories of the skills](thumbnail.png)", ""] if thumbnail else []),
-        f"Skills discovered by **{objective['name']}** on **{manifest['env']}**.",
+        _origin(manifest),
         "",
         f"- latent: {latent['kind']}, size {latent['size']}, {hold}",
         f"- control step: {contract['dt']:g} s over physics at {contract['physics_dt']:g} s",
@@ -34,6 +34,15 @@ def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    name, env = manifest["objective"]["name"], manifest["env"]
+    if "controller" not in manifest:
+        return f"Skills discovered by **{name}** on **{env}**."
+    controller = manifest["controller"]
+    below = ", ".join(f"{s['name']}@{s['version']}" if "version" in s else s["name"] for s in controller["skills"])
+    return f"Controller ({name}, held {controller['hold']} steps) over {below}, trained on **{env}**."
 
 
 def _slices(rows: list[dict[str, Any]]) -> str:
