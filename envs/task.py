@@ -38,6 +38,11 @@ class Task:
         and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
+      ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
+      coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
+        slices that the features do not have are passed over.
+      fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
+      fall_height_m: height of its origin over the world's below which it has; None: tilt alone decides.
     """
 
     episode_length: int = 200
@@ -48,6 +53,10 @@ class Task:
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
+    ceiling_m: ClassVar[float | None] = None
+    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
+    fall_tilt_deg: ClassVar[float] = 90.0
+    fall_height_m: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""

@@ -27,7 +27,8 @@ class Cell(NamedTuple):
     runs: int
 
     def __str__(self) -> str:
-        return f"{human(self.value)} ({human(self.low)} .. {human(self.high)})"
+        interval = f" ({human(self.low)} .. {human(self.high)})" if self.runs > 1 else ""
+        return human(self.value) + interval
 
 
 class Table(NamedTuple):

@@ -16,6 +16,7 @@ from repertoire.experiment.files import read_json
 from repertoire.experiment.run_dir import RunDir, flatten
 
 _MAX_PANELS = 18
+_CENTRES = ("mean", "iqm", "gap")  # how an estimate with an interval may be called
 _CARDS = ("card.md", "card.txt", "CARD.md")
 
 
@@ -90,17 +91,22 @@ def _minutes(seconds: float) -> str:
 
 
 def _number(value: Any) -> str:
-    """A metric value: number, {mean, low, high}, or one entry per seed."""
-    if isinstance(value, Mapping) and "mean" in value:
+    """A metric value: number, {mean, low, high} (or another of `_CENTRES`), or one entry per seed."""
+    if isinstance(value, Mapping) and _centre(value):
         low, high = value.get("low", value.get("ci_low")), value.get("high", value.get("ci_high"))
         band = f" ({human(low)} .. {human(high)})" if low is not None and high is not None else ""
-        return human(value["mean"]) + band
+        return human(value[_centre(value)]) + band
     if isinstance(value, (list, np.ndarray)) and len(value) and np.ndim(value) == 1 and _all_numbers(value):
         numbers = np.asarray(value, float)
         return f"{human(numbers.mean())} ({human(numbers.min())} .. {human(numbers.max())})"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return human(float(value))
     return "–" if value is None else str(value)
+
+
+def _centre(value: Mapping[str, Any]) -> str:
+    """The key of an estimate's centre; empty for other mappings."""
+    return next((k for k in _CENTRES if k in value), "")
 
 
 def _all_numbers(values: Iterable[Any]) -> bool:
@@ -124,7 +130,7 @@ def _scores(run: RunDir) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def walk(value: Any, name: str) -> None:
-        if isinstance(value, Mapping) and "mean" not in value:
+        if isinstance(value, Mapping) and not _centre(value):
             for key, inner in value.items():
                 walk(inner, f"{name}.{key}" if name else str(key))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):

@@ -12,6 +12,7 @@ import numpy as np
 
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import comparison
+from repertoire.experiment.console import human
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import cli, config
@@ -51,10 +52,8 @@ def run(cfg: dict[str, Any]) -> Path:
         comparison.insert(Path(cfg["results"]), cfg["name"], markdown)
     print(page)
     if failed:
-        names = ", ".join(map(str, failed))
-        raise UserError(
-            f"{len(failed)} of {len(jobs)} runs failed ({names}; see {out / 'logs'}): the same command retries"
-        )
+        names = ", ".join(path.name for path in failed)
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see {out / 'logs'}; the command retries")
     return page
 
 
@@ -70,7 +69,7 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
     for env in cfg["envs"]:
         for arm, settings in cfg["arms"].items():
             path = out / "runs" / f"{env}-{arm}"
-            args = [f"env={env}", *settings, *cfg["overrides"]]
+            args = [f"env={env}", *cfg["overrides"], *settings]
             args += [f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
             args += [f"run_dir={path}", f"library={library}"]
             args += [f"name={env}-{arm}"] if cfg["verb"] == "train-skills" else []
@@ -132,7 +131,7 @@ def collect(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> tuple[comparison.Cel
         for metric, key in (cfg["floor"] or {}).items():
             values = [float(r[key]) for r in rows if key in r]
             if values:
-                scores.setdefault((job.env, comparison.FLOOR, metric), values)
+                scores.setdefault((job.env, comparison.FLOOR, metric), values[:1])  # it belongs to the env alone
     return {key: cell(values) for key, values in scores.items()}, scores
 
 
@@ -145,9 +144,8 @@ def cell(values: Sequence[float]) -> comparison.Cell:
 
 
 def _caption(cfg: Mapping[str, Any]) -> str:
-    steps = float(cfg["total_steps"])
     return (
-        f"`repertoire compare comparison={cfg['name']}`: {steps / 1e6:.3g} M env steps, {cfg['seeds']} seeds, "
+        f"`repertoire compare comparison={cfg['name']}`: {human(cfg['total_steps'])} env steps, {cfg['seeds']} seeds, "
         "interquartile mean and 95 % stratified bootstrap interval over seeds."
     )
 

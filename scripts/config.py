@@ -116,7 +116,8 @@ def _load(name: str) -> dict[str, Any]:
     defaults = config.pop("defaults", [])
     base = _load("run") if "run" in defaults else {}
     groups = {next(iter(d)): None for d in defaults if isinstance(d, dict)}
-    return base | groups | config
+    shared = {k: v for g, v in ((g, _load_group(g)) for g in groups) if g == "comparison" for k, v in v.items()}
+    return base | groups | shared | config
 
 
 def _load_group(group: str) -> dict[str, Any]:

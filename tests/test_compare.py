@@ -14,10 +14,10 @@ TINY = ["algo.envs=8", "algo.rollout=8", "algo.minibatches=2", "algo.hidden=[8]"
 TINY += ["video=false", "eval_every=1", "logging.quiet=true"]
 
 
-def settings(out, *more):
-    arms = "arms={metra:[objective=metra],diayn:[objective=diayn,objective.skills=4]}"
-    runs = ["envs=[point]", arms, "total_steps=128", "seeds=2", f"out={out}", f"overrides=[{','.join(TINY)}]"]
-    return config.compose("compare", ["comparison=skills", *runs, *more])
+def settings(out):
+    cfg = config.compose("compare", ["comparison=skills", "envs=[point]", "total_steps=128", "seeds=2", f"out={out}"])
+    arms = {"metra": ["objective=metra"], "diayn": ["objective=diayn", "objective.skills=4"]}
+    return {**cfg, "arms": arms, "overrides": TINY}
 
 
 def test_tables_show_what_was_measured_and_a_dash_for_the_rest():
@@ -31,7 +31,9 @@ def test_tables_show_what_was_measured_and_a_dash_for_the_rest():
 
 def test_results_are_written_between_their_markers_only(tmp_path):
     page = tmp_path / "results.md"
-    page.write_text("before\n<!-- comparison: t -->\nold\n<!-- end -->\nafter\n<!-- comparison: u -->\nkept\n<!-- end -->\n")
+    page.write_text(
+        "before\n<!-- comparison: t -->\nold\n<!-- end -->\nafter\n<!-- comparison: u -->\nkept\n<!-- end -->\n"
+    )
     comparison.insert(page, "t", "| new |\n")
     assert page.read_text().startswith("before\n<!-- comparison: t -->\n| new |\n<!-- end -->\nafter\n")
     assert "kept" in page.read_text()
