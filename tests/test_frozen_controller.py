@@ -1,6 +1,7 @@
 """Controllers of every kind in the macro env, frozen into the library, and under another controller."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from repertoire.algos import trainer
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.types import Stats
 from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import frozen, goals
@@ -26,7 +28,7 @@ CONFIG = PPOConfig(envs=8, rollout=4, minibatches=2, hidden=(8,))
 
 @pytest.fixture(scope="module")
 def env():
-    return registry.make("point_maze")
+    return registry.make("point_maze", radius=10.0, hold=True)  # a reward at every step: there is something to learn
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +50,36 @@ def trained(env, composer, hold=5):
     return learner, state, event.metrics
 
 
+def drawn(env, composer, hold, seed=0):
+    """A learner over `composer` and as much of a state as freezing reads: nothing to compile."""
+    learner, key = Learner(MacroEnv(env, composer, hold), CONFIG), jax.random.key(seed)
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(key, x.shape), learner.nets.init(key))
+    size = env.spec.obs.size("policy")
+    stats = Stats(jnp.full(size, 0.1), jnp.full(size, 2.0), jnp.ones(()))
+    return learner, SimpleNamespace(params=params, obs_stats={"policy": stats})
+
+
 @pytest.fixture(scope="module")
 def blended(env, skills):
-    """A trained blend of the two skills: (learner, state, metrics)."""
-    return trained(env, Blend(skills, env.spec), hold=2)
+    """A blend of the two skills."""
+    return drawn(env, Blend(skills, env.spec), hold=2)
 
 
 @pytest.fixture(scope="module")
 def controller(blended):
     """It frozen, to be told where to go."""
-    return freeze("walker", *blended[:2], {"run": "r"}, command="goal", command_range=2.0)
+    return freeze("walker", *blended, {"run": "r"}, command="goal", command_range=2.0)
 
 
-def test_skills_do_not_change_when_a_blend_learns(skills, blended):
-    learner, _, metrics = blended
+@pytest.mark.slow
+def test_skills_do_not_change_when_a_blend_learns(env, skills):
+    learner, _, metrics = trained(env, Blend(skills, env.spec), hold=2)
     fresh = [Skill(s.manifest, {k: np.array(v) for k, v in s.arrays.items()}).digest() for s in skills]
     assert [s.digest() for s in learner.env.composer.skills] == fresh
     assert 0 < float(np.ravel(metrics["env/controller/weight_entropy"])[0]) <= np.log(2)
 
 
+@pytest.mark.slow
 def test_a_parameterized_controller_learns(env, skills):
     learner, state, metrics = trained(env, Parameterized(skills, env.spec))
     assert np.isfinite(metrics["loss/policy"]).all() and np.isfinite(metrics["policy/entropy"]).all()
@@ -92,7 +105,7 @@ def _plain(tree):
 
 
 def test_a_frozen_controller_acts_as_the_trained_one(env, blended, controller):
-    learner, state, _ = blended
+    learner, state = blended
     obs, stats = jax.random.normal(KEY, (env.spec.obs.size("policy"),)), state.obs_stats["policy"]
     logits = learner.nets.policy.apply(
         state.params["policy"]["net"], jnp.clip((obs - stats.mean) / jnp.sqrt(jnp.maximum(stats.var, 1e-8)), -10, 10)
@@ -103,14 +116,14 @@ def test_a_frozen_controller_acts_as_the_trained_one(env, blended, controller):
     goal = obs[env.spec.obs.index("policy", ("goal",))]
     z = goal / (2.0 * next(s.scale for s in env.spec.obs.groups["policy"] if s.name == "goal"))
     np.testing.assert_allclose(controller.act(own, z), want, atol=1e-5)
-    assert controller.slices == ("velocity",) and controller.prior.size == 2
+    assert controller.slices == ("velocity", "position") and controller.prior.size == 2
     np.testing.assert_array_equal(controller.prior.project(jnp.array([3.0, -0.5])), [1.0, -0.5])
 
 
 def test_it_decides_every_hold_steps(env, controller):
     z, memory, sizes = jnp.array([1.0, 0.0]), controller.start(), []
     for i in range(4):
-        obs = jnp.full(2, float(i))
+        obs = jnp.full(4, float(i))
         _, memory = controller.step(obs, z, memory)
         sizes.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(memory)[1:]]))
     assert np.array_equal(sizes[0], sizes[1]) and np.array_equal(sizes[2], sizes[3])
@@ -125,7 +138,7 @@ def test_the_library_holds_it_whole(tmp_path, skills, controller):
     opened = frozen.load(library, reference)
     assert isinstance(opened, FrozenController) and opened.digest() == controller.digest()
     assert [s["digest"] for s in opened.manifest["controller"]["skills"]] == [s.digest() for s in skills]
-    z, obs = jnp.array([0.2, -0.4]), jnp.array([0.5, 0.1])
+    z, obs = jnp.array([0.2, -0.4]), jnp.array([0.5, 0.1, -0.3, 2.0])
     np.testing.assert_array_equal(opened.act(obs, z), controller.act(obs, z))
     assert type(frozen.load(library, "a")) is Skill
     card = (library.path(reference) / "card.md").read_text()
@@ -138,11 +151,11 @@ def test_a_skill_exchanged_within_is_found(controller):
         FrozenController(controller.manifest, arrays)
 
 
+@pytest.mark.slow
 def test_three_levels(env, skills, controller):
     """A choice over (a blend of two skills, a skill), itself frozen, under a latent controller."""
     middle = Choice((controller, skills[0]), env.spec, per_skill=3)
-    learner, state, _ = trained(env, middle, hold=4)
-    upper = freeze("upper", learner, state, {}, command="goal")
+    upper = freeze("upper", *drawn(env, middle, hold=4, seed=1), {}, command="goal")
     assert json.dumps(upper.manifest)  # a library entry
     top = MacroEnv(env, Latent((upper,), env.spec), 8, gamma=0.9)
     assert top.notes == () and "upper decides every 4 steps" in MacroEnv(env, top.composer, 6).notes[0]
@@ -162,13 +175,13 @@ def test_three_levels(env, skills, controller):
 
 
 def test_a_controller_without_command_is_one_choice(env, blended, skills):
-    quiet = freeze("quiet", *blended[:2], {})
+    quiet = freeze("quiet", *blended, {})
     assert quiet.prior.size == 0 and quiet.slices == tuple(s.name for s in env.spec.obs.groups["policy"])
     choice = Choice((quiet, skills[0]), env.spec, per_skill=3)
     assert choice.discrete == 1 + 3
     with pytest.raises(UserError, match="quiet has no latent to drive"):
         Latent((quiet,), env.spec)
-    with pytest.raises(UserError, match="no policy slice 'gaol' to command; it has velocity, goal"):
-        freeze("x", *blended[:2], {}, command="gaol")
+    with pytest.raises(UserError, match="no policy slice 'gaol' to command; it has velocity, position, goal"):
+        freeze("x", *blended, {}, command="gaol")
     with pytest.raises(UserError, match="does not fit env point"):
         Choice((quiet,), registry.make_spec("point"))

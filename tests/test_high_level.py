@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def env():
-    return registry.make("point_maze")
+    return registry.make("point_maze", radius=10.0, hold=True)  # a reward at every step: there is something to learn
 
 
 @pytest.fixture(scope="module")
