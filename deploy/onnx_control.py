@@ -35,7 +35,7 @@ def controller(write: Writer, graph: Graph) -> tuple[str, str]:
 def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
     """`composer.resolve` of the mode of the head."""
     if isinstance(composer, Latent):
-        own = [project(write, composer.skills[0], logits)]
+        own = [project(write, composer.skills[0].prior, logits)]
     elif isinstance(composer, Choice):
         own = [_largest(write, logits)]
     elif isinstance(composer, Parameterized):
@@ -146,7 +146,7 @@ def _squash(write: Writer, blend: Blend, z: str) -> str:
 def _projected(
     write: Writer, skills: Sequence[Skill], raw: Sequence[str], before: Callable[[str], str] = lambda z: z
 ) -> Command:
-    return [project(write, s, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
+    return [project(write, s.prior, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
 
 
 def _chosen(write: Writer, index: str, actions: Sequence[str]) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 
 from repertoire.deploy.graph import FrozenPolicy
 from repertoire.errors import UserError
+from repertoire.high_level.frozen import CommandPrior
+from repertoire.skills.latent import Ball, Gaussian, OneHot, Prior, Product, Sphere
 from repertoire.skills.skill import Skill
 
 
@@ -69,20 +71,41 @@ def skill_action(write: Writer, skill: Skill, obs: str, z: str) -> str:
     return network(write, FrozenPolicy.from_arrays(skill.arrays, skill.manifest["network"]["activation"]), obs, z)
 
 
-def project(write: Writer, skill: Skill, z: str) -> str:
+def project(write: Writer, prior: Prior, z: str) -> str:
     """`Prior.project`."""
-    kind, size = skill.prior.kind, skill.prior.size
-    if kind == "sphere":
-        norm, tiny = write.node("ReduceL2", z, axes=[1], keepdims=1), write.constant(1e-6)
-        unit = write.node("Div", z, write.node("Max", norm, tiny))
-        return write.select(write.node("Greater", norm, tiny), unit, write.constant(np.eye(1, size)))
-    if kind == "one_hot":
-        return write.node("Gather", write.constant(np.eye(size)), write.node("ArgMax", z, axis=1, keepdims=0), axis=0)
-    if kind == "ball":
-        norm = write.node("ReduceL2", z, axes=[1], keepdims=1)
-        return write.node("Div", z, write.node("Max", norm, write.constant(1)))
-    if kind == "command":
+    if isinstance(prior, Sphere):
+        return _unit(write, z, np.eye(1, prior.size))
+    if isinstance(prior, Ball):
+        return write.node("Div", z, write.node("Max", _norm(write, z), write.constant(1.0)))
+    if isinstance(prior, OneHot):
+        best = write.node("ArgMax", z, axis=1, keepdims=0)
+        return write.node("Gather", write.constant(np.eye(prior.size)), best, axis=0)
+    if isinstance(prior, CommandPrior):
         return write.node("Clip", z, write.constant(-1), write.constant(1))
-    if kind == "gaussian":
+    if isinstance(prior, Gaussian):
         return z
-    raise UserError(f"skill {skill.name} has a latent prior {kind!r}, which cannot be exported yet")
+    if isinstance(prior, Product):
+        return _project_parts(write, prior, z)
+    raise UserError(f"a latent prior {prior.kind!r} cannot be exported yet")
+
+
+def _project_parts(write: Writer, prior: Product, z: str) -> str:
+    """Each part of a product by itself; its weights are made positive and of unit length together."""
+    ends = np.cumsum([p.size for p in prior.parts])
+    places = np.split(np.arange(prior.size), ends)
+    parts = [project(write, p, write.columns(z, place)) for p, place in zip(prior.parts, places[: len(prior.parts)])]
+    if prior.weighted:
+        positive = write.node("Relu", write.columns(z, places[-1]))
+        parts.append(_unit(write, positive, np.full((1, len(parts)), len(parts) ** -0.5)))
+    return write.node("Concat", *parts, axis=1)
+
+
+def _unit(write: Writer, z: str, otherwise: np.ndarray) -> str:
+    """z / |z|, or `otherwise` [1, D] where z vanishes."""
+    norm, tiny = _norm(write, z), write.constant(1e-6)
+    unit = write.node("Div", z, write.node("Max", norm, tiny))
+    return write.select(write.node("Greater", norm, tiny), unit, write.constant(otherwise))
+
+
+def _norm(write: Writer, z: str) -> str:
+    return write.node("ReduceL2", z, axes=[1], keepdims=1)

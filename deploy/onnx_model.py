@@ -40,7 +40,7 @@ def _outputs(write: Writer, graph: Graph) -> dict[str, str]:
         assert graph.policy is not None
         action = network(write, graph.policy, "obs")
     elif graph.kind == "skill":
-        action = skill_action(write, graph.skills[0], "obs", project(write, graph.skills[0], "z"))
+        action = skill_action(write, graph.skills[0], "obs", project(write, graph.skills[0].prior, "z"))
     else:
         action, named["z_next"] = controller(write, graph)
     clipped = write.node("Clip", action, write.constant(-1), write.constant(1))

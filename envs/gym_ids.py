@@ -22,6 +22,18 @@ NAMES = (
     "point",
     "point_disc",
     "point_maze",
+    "go2",
+    "go2_velocity",
+    "g1",
+    "g1_walking",
+    "g1_reaching",
+    "g1_squatting",
+    "g1_stepping",
+    "h1",
+    "h1_walking",
+    "h1_reaching",
+    "h1_squatting",
+    "h1_stepping",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

@@ -63,8 +63,11 @@ class MujocoEnv:
     def __init__(self, task: Task, physics: Physics) -> None:
         self.task, self.physics = task, physics
         self.spec = env_spec(task, physics.model)
-        noise = [np.full(s.size, s.noise * s.scale) for s in self.spec.obs.groups["policy"]]
-        self._noise = np.concatenate(noise).astype(np.float32)
+        slices = self.spec.obs.groups["policy"]
+        self._noise = np.concatenate([np.full(s.size, s.noise * s.scale) for s in slices]).astype(np.float32)
+        starts = np.cumsum([0, *(s.size for s in slices)])
+        values = [np.tile(np.arange(a, a + s.size), s.history) for a, s in zip(starts, slices)]
+        self._value = np.concatenate(values)  # entry of the observation -> its place in one value of each slice
 
     def reset(self, key: Array) -> State:
         """Fresh episode."""
@@ -83,7 +86,8 @@ class MujocoEnv:
         usable = jnp.isfinite(action).all()  # MuJoCo replaces a NaN control by 0 without a word
         action = jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0)
         ctrl = self.task.control(action, state.data, state.memory)
-        data = self.physics.step(state.data, ctrl, self.task.substeps)
+        kick = self.task.kick(state.data, state.memory)
+        data = self.physics.step(state.data, ctrl, self.task.substeps, kick)
         diverged = _diverged(data) | ~usable
         data = tree_where(diverged, state.data, data)
         t = state.t + 1
@@ -93,7 +97,7 @@ class MujocoEnv:
         values, smooth = self._values(data, memory, state.smooth)
         return State(
             data=data,
-            obs=self._observe(noise_key, values),
+            obs=self.spec.obs.slide(state.obs, self._observe(noise_key, values)),
             reward=reward,
             terminated=self.task.terminated(data, memory) & ~diverged,
             truncated=(t >= self.task.episode_length) | diverged,
@@ -167,7 +171,7 @@ class MujocoEnv:
         obs = self.spec.obs.build(values)
         if self._noise.any():
             noise = jax.random.uniform(key, self._noise.shape, minval=-1.0, maxval=1.0)
-            obs["policy"] = obs["policy"] + noise * self._noise
+            obs["policy"] = obs["policy"] + (noise * self._noise)[self._value]
         return obs
 
 

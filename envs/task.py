@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
@@ -89,6 +90,10 @@ class Task:
         low, high = (jnp.asarray(self.model.actuator_ctrlrange[:, i], jnp.float32) for i in (0, 1))
         return low + (action + 1) * 0.5 * (high - low)
 
+    def kick(self, data: Data, memory: Any) -> Array | None:
+        """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
+        return None
+
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
         """Memory after the step; `t` [] is the number of control steps since the episode began, after this one."""
         return memory
@@ -103,6 +108,10 @@ class Task:
         A source is `qpos[a:b]`, `qvel[a:b]` (addresses in `model`), `command.<name>` (what the operator asks for) or
         `command.<name> - qpos[a:b]`. A slice without a source must be computed by whoever runs the export.
         """
+        return {}
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """What an operator may ask for: command name -> (a range [low, high] per entry, control steps it holds)."""
         return {}
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
@@ -121,6 +130,10 @@ class Task:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
 
+    def default_pose(self) -> np.ndarray:
+        """qpos [nq] at rest, which `sources` calls `default`."""
+        return self.model.qpos0
+
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Actuator units at action -1 and +1."""
         low, high = self.model.actuator_ctrlrange.T
@@ -136,6 +149,13 @@ def at_least(env: str, low: float, **values: float) -> None:
     for option, value in values.items():
         if not low <= value < float("inf"):  # NaN compares false, so it is refused too
             raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+
+
+def interval(env: str, **values: tuple[float, float]) -> None:
+    """`UserError` for the first of `values` (option name -> (low, high)) whose ends are not finite and in order."""
+    for option, bounds in values.items():
+        if len(bounds) != 2 or not float("-inf") < bounds[0] <= bounds[1] < float("inf"):
+            raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
 
 
 def _actuator_name(model: mujoco.MjModel, i: int) -> str:

@@ -166,7 +166,7 @@ def freeze(
     slices = {s.name: s for s in spec.obs.groups["policy"]}
     if command is not None and command not in slices:
         raise UserError(f"env {spec.name} has no policy slice {command!r} to command; it has {', '.join(slices)}")
-    full = contract(spec, ())
+    full, wanted = contract(spec, ()), (command,) if command else ()
     own = [row for row in full["policy"] if row["name"] != command]
     arrays = policy_arrays(state)
     for i, skill in enumerate(env.composer.skills):
@@ -176,7 +176,7 @@ def freeze(
         "name": name,
         "env": spec.name,
         "contract": {**full, "policy": own},
-        "latent": {"kind": CommandPrior.kind, "size": slices[command].size if command else 0, "hold": 0},
+        "latent": {"kind": CommandPrior.kind, "size": len(spec.obs.index("policy", wanted)), "hold": 0},
         "objective": {"name": env.composer.mode, "options": {}},
         "network": {"hidden": list(learner.config.hidden), "activation": learner.config.activation},
         "controller": {

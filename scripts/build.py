@@ -76,9 +76,7 @@ def learner_of(kind: str, config: Config) -> Learner:
     algo = dataclass_of(PPOConfig, config["algo"], "algo")
     env, objective, features = env_of(config), None, None
     if kind == "train-skills":
-        objective, features = objective_of(config)
-        if features is not None:
-            _check_features(env, features)
+        objective, features = objective_of(config, env)
     if kind == "train-controller":
         env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
@@ -95,12 +93,17 @@ def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
     return tuple(dataclass_of(TaskChannel, {"name": n, **c}, f"channels.{n}") for n, c in rows.items())
 
 
-def objective_of(config: Config) -> tuple[Any, tuple[str, ...] | None]:
-    """Objective and its feature slices."""
+def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """Objective and its feature slices; objectives that tell slices apart learn from `env` where they lie."""
     options = dict(config["objective"])
-    features = options.pop("features", None)
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return objectives.make(options.pop("name"), **options), None if features is None else tuple(features)
+    name, features = options.pop("name"), options.pop("features", None)
+    seen = None if features is None else tuple(features)
+    if seen is not None:
+        _check_features(env, seen)
+    if "layout" in objectives.fields(name):
+        sizes = {s.name: s.size for s in env.spec.obs.groups["features"]}
+        options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
+    return objectives.make(name, **options), seen
 
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:

@@ -58,9 +58,9 @@ def skill_figures(
     random = random_rollouts(learner, metrics.ROLLOUTS)
     out = figures.figures(learner.env, rolled, random, prior, seen, rollouts)
     out["coverage_total_cells"] = int(np.asarray(state.visited).sum())
-    factors = getattr(learner.objective, "factors", None)
-    if factors:
-        out |= figures.factored(rolled, seen, factors)
+    spans = getattr(learner.objective, "spans", {})
+    if len(spans) > 1:
+        out |= figures.factored(rolled, seen, spans)
     if prior.discrete and rolled.positions.shape[-1]:
         half = figures.last(rolled.positions)
         speed = np.linalg.norm(half[:, -1] - half[:, 0], axis=-1) / ((half.shape[1] - 1) * learner.env.spec.dt)
@@ -138,6 +138,23 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
         xy = np.concatenate([xy, t], axis=-1)
     labels = [f"skill {k}" for k in rolled.z.argmax(1)] if (rolled.z.max(1) == 1).all() else None
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)
+
+
+def cluster_plot(path: Path, learner: Learner, state: Any, key: Any, title: str) -> Path | None:
+    """Where discrete skills lie in the plane of their descriptor, over the last half of six rollouts each.
+
+    None where the descriptor is no plane.
+    """
+    seen, spec, prior = np.asarray(learner.feature_index), learner.env.spec, prior_of(learner)
+    names = figures.descriptor(spec, seen)
+    chosen = [s for s in spec.obs.groups["features"] if s.name in names]
+    if sum(s.width for s in chosen) != 2:
+        return None
+    rolled = roller(learner)(state, prior.spread(6 * prior.size), key)
+    axes = [f"{s.name}[{i}] [{s.unit}]" for s in chosen for i in range(s.width)]
+    labels = [f"skill {k}" for k in rolled.z.argmax(1)]
+    values = figures.last(ev.values_of(spec, rolled.features, *names))
+    return plots.clusters(path, values, labels, axes=(axes[0], axes[1]), title=title)
 
 
 def grid_video(path: Path, learner: Learner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:

@@ -98,6 +98,8 @@ def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: boo
     if ev.has_position(learner.env):
         path = run_dir.plots / f"trajectories{suffix}.png"
         picture = skill_eval.trajectory_plot(path, roll(state, prior.spread(many), key), title)
+    if prior.discrete:
+        skill_eval.cluster_plot(run_dir.plots / f"clusters{suffix}.png", learner, state, key, title)
     if with_video:
         skill_eval.grid_video(run_dir.videos / f"skills{suffix}.mp4", learner, roll(state, prior.spread(count), key))
     return picture

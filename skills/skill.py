@@ -47,8 +47,7 @@ class Skill:
     @property
     def prior(self) -> Prior:
         """Latent prior."""
-        latent = self.manifest["latent"]
-        return make_prior(latent["kind"], latent["size"], latent["hold"])
+        return make_prior(**self.manifest["latent"])
 
     @property
     def slices(self) -> tuple[str, ...]:
@@ -67,7 +66,7 @@ class Skill:
         for s in self.manifest["contract"]["features"]:
             if s["name"] == "position":
                 return np.arange(start, start + s["size"])
-            start += s["size"]
+            start += s["size"] * s.get("history", 1)
         return np.zeros(0, int)
 
     def digest(self) -> str:
@@ -86,8 +85,13 @@ class Skill:
         x = jnp.concatenate([normalize.apply(stats, obs), z])
         return networks.apply_layers(self.layers("policy"), x, self.manifest["network"]["activation"])
 
+    @property
+    def has_goal_rule(self) -> bool:
+        """Whether its objective turns goals into latents."""
+        return hasattr(self.objective(), "goal_latent")
+
     def goal_latent(self, features: Array, goal_features: Array) -> Array:
-        """Zero-shot goal rule on raw features [F] of the skill's own feature slices: latent [D]."""
+        """Zero-shot goal rule (if it has one) on raw features [F] of the skill's own feature slices: latent [D]."""
         stats = Stats(self._array("features/mean"), self._array("features/var"), jnp.ones(()))
         objective = self.objective()
         s, g = (normalize.apply(stats, x, clip=None) for x in (features, goal_features))
@@ -97,10 +101,8 @@ class Skill:
         """The objective it was discovered with."""
         described = self.manifest["objective"]
         latent = self.manifest["latent"]
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in described["options"].items()}
-        return registry.make(
-            described["name"], prior=latent["kind"], skills=latent["size"], hold=latent["hold"], **options
-        )
+        wanted = {"prior": latent["kind"], "skills": latent["size"], "hold": latent["hold"]}
+        return registry.make(described["name"], **wanted, **described["options"])
 
     def objective_params(self) -> Params:
         """Parameters of the objective (encoder or discriminator)."""
@@ -126,11 +128,13 @@ class Skill:
         have = {s.name: s for s in spec.obs.groups["policy"]}
         for s in contract["policy"]:
             mine = have.get(s["name"])
-            if mine is None or (mine.size, mine.scale) != (s["size"], s["scale"]):
-                found = "nothing of that name" if mine is None else f"size {mine.size}, scale {mine.scale}"
+            wanted = (s["size"], s["scale"], s.get("history", 1))
+            if mine is None or (mine.size, mine.scale, mine.history) != wanted:
+                reads = "size {}, scale {}, history {}"
+                found = reads.format(mine.size, mine.scale, mine.history) if mine else "nothing of that name"
                 raise UserError(
-                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of size "
-                    f"{s['size']}, scale {s['scale']}; the env has {found}"
+                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of "
+                    f"{reads.format(*wanted)}; the env has {found}"
                 )
         if list(spec.action_names) != list(contract["action_names"]):
             raise UserError(
@@ -156,7 +160,7 @@ def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, 
         "name": name,
         "env": spec.name,
         "contract": contract(spec, features),
-        "latent": {"kind": objective.prior.kind, "size": objective.prior.size, "hold": objective.prior.hold},
+        "latent": objective.prior.describe(),
         "objective": {"name": objective.name, "options": _options(objective)},
         "network": {"hidden": list(config.hidden), "activation": config.activation},
         "provenance": dict(provenance),
@@ -180,8 +184,13 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
     """Observation and action contract of an env: what must match wherever the skill runs."""
 
     def rows(group: str, names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
-        chosen = [s for s in spec.obs.groups[group] if names is None or s.name in names]
-        return [{"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale} for s in chosen]
+        have = {s.name: s for s in spec.obs.groups[group]}
+        chosen = [have[n] for n in (have if names is None else names)]  # in the order that the objective sees
+        histories = [{"history": s.history} if s.history > 1 else {} for s in chosen]
+        return [
+            {"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, **history}
+            for s, history in zip(chosen, histories)
+        ]
 
     return {
         "policy": rows("policy"),

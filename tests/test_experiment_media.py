@@ -168,6 +168,14 @@ def test_plots_are_not_blank(tmp_path):
         plots.trajectories(tmp_path / "d.png", np.zeros((3, 2)))
 
 
+def test_clusters_are_drawn_per_skill(tmp_path):
+    values = np.random.default_rng(0).normal(size=(4, 30, 2)) + np.array([0, 0, 5, 5])[:, None, None]
+    path = plots.clusters(tmp_path / "c.png", values, ["a", "a", "b", "b"], axes=("vx [m/s]", "vy [m/s]"))
+    assert path.stat().st_size > 5000
+    with pytest.raises(UserError, match="K labels"):
+        plots.clusters(tmp_path / "d.png", values, ["a"], axes=("x", "y"))
+
+
 def test_colours_differ_by_angle():
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     colours = plots.latent_colours(np.stack([np.cos(angles), np.sin(angles)], 1))

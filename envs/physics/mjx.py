@@ -64,8 +64,10 @@ class MjxPhysics:
         overriding.check(self.model, over, self._known, self.name)
         return self._start(Start(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel), overrides=over))
 
-    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
-        """`substeps` calls of `mjx.step` under constant `ctrl`."""
+    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
+        """`substeps` calls of `mjx.step` under constant `ctrl`, after adding `kick` to qvel."""
+        if kick is not None:
+            data = data.replace(qvel=data.qvel + kick)
         return over_worlds(functools.partial(self._step_all, substeps))(data, ctrl)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:

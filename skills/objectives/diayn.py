@@ -18,7 +18,9 @@ from repertoire.skills.objectives.base import Base, weighted_mean
 
 @dataclass(frozen=True)
 class Diayn(Base):
-    """DIAYN, categorical (`OneHot` prior) or continuous (`Gaussian` or `Sphere` prior, unit-variance Gaussian q).
+    """DIAYN (arXiv 1802.06070): skills that a discriminator can tell apart.
+
+    Categorical (`OneHot` prior) or continuous (`Gaussian` or `Sphere` prior, Gaussian q of fixed variance).
 
     Attributes:
       prior, lr, mask: see `Base`. hidden: discriminator layers.
@@ -38,7 +40,6 @@ class Diayn(Base):
     sigma: float = 0.5
 
     name: ClassVar[str] = "diayn"
-    channels: ClassVar[tuple[str, ...]] = ("diayn",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

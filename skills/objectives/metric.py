@@ -17,8 +17,8 @@ import optax
 from repertoire.algos import networks
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError, unknown
-from repertoire.skills.latent import Gaussian, OneHot, Prior, Sphere, centred_one_hot
-from repertoire.skills.objectives.base import Base, weighted_mean
+from repertoire.skills.latent import Gaussian, OneHot, Prior, Sphere
+from repertoire.skills.objectives.base import Directed, weighted_mean
 from repertoire.skills.objectives.distance import DISTANCES, Distance, detached, reduce
 
 #: How |dphi|^2 is measured: `mean` over dimensions (official code: |dphi| <= sqrt(D)) or the paper's `l2` (<= 1).
@@ -30,20 +30,16 @@ MATCHES = ("alignment", "norm")
 
 
 @dataclass(frozen=True)
-class Metric(Base):
+class Metric(Directed):
     """An encoder under a distance.
 
     Attributes:
-      prior: continuous, or `OneHot` (centred inside).
-      hidden, activation: encoder layers. lr: step size of encoder and density model.
+      prior, hidden, activation: see `Directed`. lr: step size of encoder and density model.
       distance: `temporal`, `euclidean` or `density`. constraint: `dual` or `spectral` (Euclidean by construction).
       dual_lr: step size of log lambda under Adam. dual_init: initial lambda. slack: epsilon, the reward for slack
         stops here. form: `mean` or `l2`. match: `alignment` or `norm`. sigma: sharpness of norm matching.
     """
 
-    prior: Prior = Sphere(2)
-    hidden: tuple[int, ...] = (256, 256)
-    activation: str = "relu"
     distance: str = "temporal"
     constraint: str = "dual"
     dual_lr: float = 1e-2
@@ -92,9 +88,9 @@ class Metric(Base):
 
     def encode(self, params: Params, features: Array) -> Array:
         """phi [..., D]."""
-        weights = params["encoder"]
-        weights = networks.spectral_normalize(weights) if self.constraint == "spectral" else weights
-        return self._net(features.shape[-1]).apply(weights, features)
+        if self.constraint == "spectral":
+            params = {"encoder": networks.spectral_normalize(params["encoder"])}
+        return super().encode(params, features)
 
     def reward(self, params: Params, features: Array, z: Array, next_features: Array) -> Array:
         """(phi(s') - phi(s))^T z, or 1 / (1 + sigma |phi(s') - phi(s) - z|^2), [1]; penalties never enter."""
@@ -102,10 +98,6 @@ class Metric(Base):
         if self.match == "norm":
             return 1.0 / (1.0 + self.sigma * jnp.square(step - z).sum(keepdims=True))
         return jnp.dot(step, z)[None]
-
-    def direction(self, z: Array) -> Array:
-        """Direction in phi space that latents z [..., D] ask for."""
-        return centred_one_hot(z) if isinstance(self.prior, OneHot) else z
 
     def loss(self, params: Params, batch: FeatureBatch, key: Array) -> tuple[Array, Metrics]:
         """Encoder loss + dual loss + density loss; each gradient reaches its own parameters only."""
@@ -124,10 +116,6 @@ class Metric(Base):
         metrics = {"along": follow.mean(), "dual": dual, "gap": mean_gap, "step": squared.mean()}
         return encoder_loss + dual_loss + density_loss, metrics
 
-    def goal_latent(self, params: Params, features: Array, goal_features: Array) -> Array:
-        """Zero-shot goal rule: the latent along phi(g) - phi(s), [D]."""
-        return self.prior.project(self.encode(params, goal_features) - self.encode(params, features))
-
     def ceiling(self) -> float:
         """Largest mean reward per step that the constraint allows (research 0.3); infinite where it has no bound."""
         if self.distance != "temporal" or self.constraint != "dual" or not isinstance(self.prior, Sphere | OneHot):
@@ -135,37 +123,31 @@ class Metric(Base):
         norm = 1.0 if not self.prior.discrete else (self.prior.size / (self.prior.size - 1)) ** 0.5
         return norm * (self.prior.size**0.5 if self.form == "mean" else 1.0)
 
-    def _net(self, features: int) -> networks.Network:
-        return networks.mlp(features, self.hidden, self.prior.size, self.activation)
-
 
 @dataclass(frozen=True)
 class Metra(Metric):
-    """Skills that go as far as possible in temporal distance."""
+    """METRA (arXiv 2310.08887): skills that go as far as possible in temporal distance."""
 
     name: ClassVar[str] = "metra"
-    channels: ClassVar[tuple[str, ...]] = ("metra",)
 
 
 @dataclass(frozen=True)
 class Lsd(Metric):
-    """Skills that go as far as possible in the Euclidean distance of the features."""
+    """LSD (arXiv 2202.00914): skills that go as far as possible in the Euclidean distance of the features."""
 
     prior: Prior = Gaussian(2)
     distance: str = "euclidean"
     constraint: str = "spectral"
 
     name: ClassVar[str] = "lsd"
-    channels: ClassVar[tuple[str, ...]] = ("lsd",)
 
 
 @dataclass(frozen=True)
 class Csd(Metric):
-    """Skills that go as far as possible in what is hard to do."""
+    """CSD (arXiv 2302.05103): skills that go as far as possible in what is hard to do."""
 
     distance: str = "density"
     dual_init: float = 3000.0
     slack: float = 1e-6
 
     name: ClassVar[str] = "csd"
-    channels: ClassVar[tuple[str, ...]] = ("csd",)
