@@ -38,7 +38,8 @@ class Bank:
 
     def __init__(self, skills: Sequence[Skill], env: EnvSpec) -> None:
         self.skills, self.labels = tuple(skills), labels(skills)
-        self._index = [env.obs.index("policy", s.slices) for s in skills]
+        # 32 bits: JAX takes 64-bit constants for either, which fails where a check switches precisions
+        self._index = [env.obs.index("policy", s.slices).astype(np.int32) for s in skills]
         self._stateful = [i for i, s in enumerate(skills) if isinstance(s, StatefulSkill)]
         self._stacks = self._stacked()
 

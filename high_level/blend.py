@@ -181,7 +181,7 @@ class Blend(Composer):
 def _groups(wanted: Mapping[str, Sequence[str]] | None, actuators: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """(names, group of each actuator). Raises `UserError` unless every actuator is in exactly one group."""
     if wanted is None:
-        return tuple(actuators), np.arange(len(actuators))
+        return tuple(actuators), np.arange(len(actuators), dtype=np.int32)
     owners = []
     for actuator in actuators:
         mine = [g for g, patterns in wanted.items() if any(fnmatch.fnmatchcase(actuator, p) for p in patterns)]
@@ -193,7 +193,7 @@ def _groups(wanted: Mapping[str, Sequence[str]] | None, actuators: Sequence[str]
         if group not in owners:
             raise UserError(f"controller.groups.{group} matches none of the actuators {', '.join(actuators)}")
     names = tuple(wanted)
-    return names, np.asarray([names.index(o) for o in owners])
+    return names, np.asarray([names.index(o) for o in owners], np.int32)
 
 
 def _std(skill: Skill, size: int, default: float) -> np.ndarray:

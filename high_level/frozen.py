@@ -114,7 +114,7 @@ class FrozenController(StatefulSkill):
         """Where each entry of its training env's policy group stands in its own slices followed by its latent."""
         spec, own = _spec(self.manifest), self.slices
         index = np.concatenate([spec.obs.index("policy", own), spec.obs.index("policy", self._command_slice)])
-        return np.argsort(index)
+        return np.argsort(index).astype(np.int32)
 
     @property
     def _command_slice(self) -> tuple[str, ...]:
@@ -163,10 +163,7 @@ def freeze(
     """
     env: MacroEnv = learner.env
     spec, described = env.composer.env, env.composer.describe()
-    slices = {s.name: s for s in spec.obs.groups["policy"]}
-    if command is not None and command not in slices:
-        raise UserError(f"env {spec.name} has no policy slice {command!r} to command; it has {', '.join(slices)}")
-    full, wanted = contract(spec, ()), (command,) if command else ()
+    full, told = contract(spec, ()), command_slices(spec, command)
     own = [row for row in full["policy"] if row["name"] != command]
     arrays = policy_arrays(state)
     for i, skill in enumerate(env.composer.skills):
@@ -176,14 +173,14 @@ def freeze(
         "name": name,
         "env": spec.name,
         "contract": {**full, "policy": own},
-        "latent": {"kind": CommandPrior.kind, "size": len(spec.obs.index("policy", wanted)), "hold": 0},
+        "latent": {"kind": CommandPrior.kind, "size": len(spec.obs.index("policy", told)), "hold": 0},
         "objective": {"name": env.composer.mode, "options": {}},
         "network": {"hidden": list(learner.config.hidden), "activation": learner.config.activation},
         "controller": {
             "composer": described,
             "hold": env.hold,
             "command": command,
-            "command_scale": command_range * slices[command].scale if command else 1.0,
+            "command_scale": command_range * sum(s.scale for s in spec.obs.groups["policy"] if s.name in told),
             "policy": full["policy"],
             "skills": [{**s.manifest, "digest": s.digest()} for s in env.composer.skills],
         },
@@ -191,6 +188,14 @@ def freeze(
         "metrics": {},
     }
     return FrozenController(manifest, arrays)
+
+
+def command_slices(spec: EnvSpec, command: str | None) -> tuple[str, ...]:
+    """The policy slice that is a command, if any. Raises `UserError` for one that the env does not have."""
+    names = [s.name for s in spec.obs.groups["policy"]]
+    if command is not None and command not in names:
+        raise UserError(f"env {spec.name} has no policy slice {command!r} to command; it has {', '.join(names)}")
+    return () if command is None else (command,)
 
 
 def _spec(manifest: Mapping[str, Any]) -> EnvSpec:

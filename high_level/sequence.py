@@ -125,7 +125,7 @@ class Choice(Composer):
     @property
     def owners(self) -> np.ndarray:
         """Skill set of each choice, [n]."""
-        return np.asarray([i for i, _ in self.table])
+        return np.asarray([i for i, _ in self.table], np.int32)
 
     def latents(self) -> list[np.ndarray]:
         """For each skill set the latent [n, D_i] under every choice: zeros under those that are not its own."""

@@ -121,11 +121,12 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _load_group(group: str) -> dict[str, Any]:
+    """Settings of all options of a group together."""
     from omegaconf import OmegaConf
 
     folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
-    files = sorted(folder.glob("*.yaml"))
-    return dict(OmegaConf.to_container(OmegaConf.load(files[0]))) if files else {}  # type: ignore[arg-type]
+    loaded = [OmegaConf.to_container(OmegaConf.load(f)) for f in sorted(folder.glob("*.yaml"))]
+    return {k: v for options in loaded for k, v in dict(options).items()}  # type: ignore[call-overload]
 
 
 def _keys(config: Any, prefix: str = "") -> set[str]:

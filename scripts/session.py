@@ -64,6 +64,24 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> An
             tracker.close()
 
 
+def entry_name(config: Mapping[str, Any], default: str, index: int) -> str:
+    """Name of the library entry of seed number `index` of a run."""
+    name = config["name"] or default
+    return name if config["num_seeds"] == 1 else f"{name}-s{config['seed'] + index}"
+
+
+def provenance(run: RunDir, learner: Any, state: Any, index: int) -> dict[str, Any]:
+    """Where the entry of seed number `index` comes from."""
+    return {
+        "run": run.name,
+        "seed": run.config["seed"] + index,
+        "env_steps": int(state.update) * learner.steps_per_update * learner.hold,
+        "repertoire": run.manifest.get("repertoire"),
+        "git": (run.manifest.get("git") or {}).get("commit"),
+        "env_options": str(run.config["env"]),
+    }
+
+
 def _loop(
     run: RunDir,
     learner: Learner,

@@ -46,8 +46,9 @@ def trained(learner: Learner, state: Any) -> Rule:
 
 def zero(learner: Learner) -> Rule:
     """The zero agent."""
-    spec = learner.env.spec
-    return lambda key, s: jnp.zeros((), jnp.int32) if spec.discrete else jnp.zeros(spec.action_size)
+    env = learner.env
+    action = env.composer.zero() if isinstance(env, MacroEnv) else jnp.zeros(env.spec.action_size)
+    return lambda key, s: action
 
 
 def random(learner: Learner) -> Rule:

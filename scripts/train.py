@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session, task_eval
 
+#: (run, learner, state, evaluation) -> what the marker of the finished run says of it.
+Keep = Callable[[RunDir, Any, Any, dict[str, Any]], dict[str, Any]]
 #: Episodes of the final evaluation, per seed and rule.
 EPISODES = 64
 
@@ -26,14 +29,15 @@ def run(cfg: dict[str, Any]) -> RunDir:
     return learn("train", cfg, f"train-{cfg['env']['name']}")
 
 
-def learn(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
-    """Train a task policy or a controller, then evaluate and draw it."""
+def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep = lambda *_: {}) -> RunDir:
+    """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
     build.prepare(cfg)
     learner = build.learner_of(kind, cfg)
     done = session.open_run(kind, cfg, name)
     try:
         state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
-        finish(done, learner, state)
+        found = finish(done, learner, state)
+        done.mark_done(updates=learner.total_updates, **keep(done, learner, state, found))
     finally:
         done.close()
     return done
@@ -44,7 +48,6 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     found = measure(run_dir, learner, state)
     write_json(run_dir.path / "evaluation.json", found)
     draw(run_dir, learner, state)
-    run_dir.mark_done(updates=learner.total_updates)
     print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
     return found
 

@@ -1,14 +1,18 @@
-"""`train-controller`: the same learner over a macro env of frozen skills."""
+"""`train-controller`: the same learner over a macro env of frozen skills; the controller is frozen as a skill in turn."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config
+from repertoire.high_level.frozen import freeze
+from repertoire.scripts import build, config, session
 from repertoire.scripts.train import learn
 from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
 
 KIND = "train-controller"
 
@@ -19,12 +23,34 @@ def main(verb: str, args: list[str]) -> None:
 
 
 def run(cfg: dict[str, Any]) -> RunDir:
-    """Train, evaluate, draw; the skills' content hashes must not have moved meanwhile."""
-    store = Library(cfg["library"])
-    references = cfg["skills"] if isinstance(cfg["skills"], list) else [cfg["skills"]]
-    before = {r: store.load(r).digest() for r in references}
-    done = learn(KIND, cfg, f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}")
-    moved = [r for r, digest in before.items() if store.load(r).digest() != digest]
+    """Train, evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
+    before = _digests(build.pinned(cfg, KIND))
+    kind = cfg["controller"]["kind"]
+    return learn(KIND, cfg, f"controller-{cfg['env']['name']}-{kind}", functools.partial(_keep, before))
+
+
+def _keep(
+    before: dict[str, str], run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Library entries of all seeds."""
+    moved = [r for r, digest in _digests(run_dir.config).items() if before[r] != digest]
     if moved:
         raise UserError(f"frozen skills changed during training: {', '.join(moved)}")
-    return done
+    return {"skills": [_frozen(run_dir, learner, state, row, i) for i, row in enumerate(found["seeds"])]}
+
+
+def _frozen(run_dir: RunDir, learner: Any, state: Any, measured: dict[str, Any], index: int) -> str:
+    """Reference of the entry of one seed."""
+    cfg = run_dir.config
+    one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
+    name = session.entry_name(cfg, f"{cfg['env']['name']}-{cfg['controller']['kind']}", index)
+    origin = session.provenance(run_dir, learner, one, index)
+    made = freeze(name, learner, one, origin, cfg["command"], cfg["command_range"])
+    reference = Library(cfg["library"]).add(Skill({**made.manifest, "metrics": measured}, made.arrays))
+    print(f"frozen: {reference}")
+    return reference
+
+
+def _digests(cfg: dict[str, Any]) -> dict[str, str]:
+    store = Library(cfg["library"])
+    return {r: store.load(r).digest() for r in build.references(cfg)}

@@ -180,6 +180,9 @@ def drive(graph: Graph, rows: int, steps: int) -> None:
             assert value.shape == (rows, graph.outputs[name])
         theirs, ours = out["z_next"], np.asarray(expected["z_next"])
     assert out["action"].std() > 0
+    with jax.enable_x64(True):  # as the check measures float32's own error
+        exact = jax.jit(graph.fn)(*(jnp.asarray(x, jnp.float64) for x in (obs, theirs, np.zeros_like(decide))))
+    assert exact["action"].dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", COMPOSERS)
