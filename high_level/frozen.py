@@ -70,6 +70,11 @@ class FrozenController(StatefulSkill):
         return CommandPrior(self.manifest["latent"]["size"])
 
     @property
+    def std(self) -> None:
+        """None: what it explored with was noise on its commands, not on actions."""
+        return None
+
+    @property
     def hold(self) -> int:
         """Control steps between its decisions."""
         return int(self._described["hold"])

@@ -143,6 +143,7 @@ def test_the_library_holds_it_whole(tmp_path, skills, controller):
     assert type(frozen.load(library, "a")) is Skill
     card = (library.path(reference) / "card.md").read_text()
     assert "Controller (blend, held 2 steps) over a, b" in card and opened.digest() in card
+    assert "latent: its command `goal`, size 2" in card and "objective saw" not in card
 
 
 def test_a_skill_exchanged_within_is_found(controller):
@@ -179,6 +180,8 @@ def test_a_controller_without_command_is_one_choice(env, blended, skills):
     assert quiet.prior.size == 0 and quiet.slices == tuple(s.name for s in env.spec.obs.groups["policy"])
     choice = Choice((quiet, skills[0]), env.spec, per_skill=3)
     assert choice.discrete == 1 + 3
+    product = Blend((quiet, skills[0]), env.spec, BlendConfig(combine="multiply"))
+    assert product.std.shape == (2, 2) and "quiet" in product.notes[0]  # its own noise was on commands
     with pytest.raises(UserError, match="quiet has no latent to drive"):
         Latent((quiet,), env.spec)
     with pytest.raises(UserError, match="no policy slice 'gaol' to command; it has velocity, position, goal"):
