@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from repertoire.algos import normalize, ppo, rollout, visited
+from repertoire.algos import acting, normalize, ppo, rollout
 from repertoire.algos.advantages import channel_gae, combine
 from repertoire.algos.signals import Signals, TaskChannel
 from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
@@ -51,12 +51,17 @@ class Learner:
     @property
     def hold(self) -> int:
         """Control steps in a step of the env: more than one where macro steps hold a skill."""
-        return int(getattr(self.env, "hold", 1))
+        return rollout.hold_of(self.env)
 
     @property
     def steps_per_update(self) -> int:
         """Env steps of one update."""
         return self.config.envs * self.config.rollout
+
+    @property
+    def replay_bytes(self) -> int:
+        """Nothing is kept."""
+        return 0
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -64,48 +69,23 @@ class Learner:
         """Initial state; runs a short random rollout to fix feature statistics. Call under `jit`."""
         net_key, objective_key, env_key, warm_key, key = jax.random.split(key, 5)
         params = self.nets.init(net_key)
-        objective, objective_opt = self.signals.init(objective_key)
-        warm = self.signals.warm_up(warm_key)
-        # one after the other: loops over host callbacks should not run at the same time (see envs/physics)
-        warm, env_key = jax.lax.optimization_barrier((warm, env_key))
-        carry = self._stagger(rollout.begin(self.env, self.prior, env_key, self.config.envs), env_key)
-        self.signals.check_terms(tuple(carry.envs.metrics))
         state = TrainState(
             params=params,
             opt_state=self._adam.init(params),
             lr=jnp.asarray(self.config.lr, jnp.float32),
-            objective=objective,
-            objective_opt=objective_opt,
-            obs_stats={"policy": warm.policy, "critic": warm.critic},
-            feature_stats=warm.features,
             reward_scale=jnp.ones(len(self.channels)),
             return_scale=jnp.ones(len(self.channels) if self.config.critics == "multi" else 1),
-            visited=visited.init(),
             key=key,
-            update=jnp.zeros((), jnp.int32),
-            **vars(carry),
+            **acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key),
         )
-        return jax.tree.map(_strong, state)
-
-    def _stagger(self, carry: rollout.Carry, key: Array) -> rollout.Carry:
-        """First episodes end at spread-out times, so that a rollout holds all phases of an episode."""
-        if not self.config.stagger:
-            return carry
-        t = jax.random.randint(jax.random.fold_in(key, 1), carry.clock.shape, 0, self.env.spec.episode_length)
-        return carry.replace(envs=carry.envs.replace(t=t * self.hold))
+        return acting.strong(state)
 
     # -- the two programs ----------------------------------------------------------------------------------------
 
     def collect(self, state: TrainState) -> tuple[TrainState, Transition, Metrics]:
         """One rollout with the current policy: (state, Transition [T, N, ...], env metrics averaged)."""
-        key, roll_key = jax.random.split(state.key)
-        carry = rollout.Carry(state.envs, state.z, state.clock, state.age, state.earned)
         act = self.sampler(state.params["policy"], state.obs_stats["policy"])
-        carry, (batch, metrics) = rollout.collect(self.env, self.prior, act, carry, roll_key, self.config.rollout)
-        averages = {f"env/{k}": v.mean() for k, v in metrics.items()}
-        averages["env/diverged"] = metrics["diverged"].sum() if "diverged" in metrics else jnp.zeros(())
-        averages["env/reward"] = batch.task_reward.mean()
-        return state.replace(key=key, **vars(carry)), batch, averages
+        return acting.collect(self.signals, act, state, self.config.rollout)
 
     def update(self, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
         """Learn from one rollout. Intrinsic rewards come from the objective *before* it is updated."""
@@ -119,10 +99,9 @@ class Learner:
         flat = jax.tree.map(lambda x: x.reshape(self.steps_per_update, *x.shape[2:]), data)
         learned, metrics = self._epochs(state, flat, shuffle_key)
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= {f"reward/{c}": rewards[..., i].mean() for i, c in enumerate(self.channels)}
         stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
-        cells = visited.mark(state.visited, self.env.spec, batch.next_obs["features"])
-        metrics |= {"lr": state.lr, "policy/std": _std(learned.params), "coverage/total": cells.sum()}
+        cells, figures = acting.seen(self.signals, state.visited, batch, rewards)
+        metrics |= {**figures, "lr": state.lr, "policy/std": _std(learned.params)}
         update = state.update + 1
         return learned.replace(
             obs_stats=stats,
@@ -140,14 +119,14 @@ class Learner:
         """Stochastic policy as an `Act`."""
 
         def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
-            logits = self.nets.policy.apply(policy["net"], jnp.concatenate([normalize.apply(stats, obs), z]))
+            logits = self.nets.policy.apply(policy["net"], acting.inputs(stats, obs, z))
             action = self.nets.head.sample(key, logits, policy["head"])
             return action, self.nets.head.log_prob(action, logits, policy["head"])
 
         return act
 
     def _inputs(self, state: TrainState, group: str, obs: dict[str, Array], z: Array) -> Array:
-        return jnp.concatenate([normalize.apply(state.obs_stats[group], obs[group]), z], axis=-1)
+        return acting.inputs(state.obs_stats[group], obs[group], z)
 
     def _critic_rewards(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
         """(rewards [T, N, V] of each critic, their weights [T, N, V], new reward scale [C])."""
@@ -211,11 +190,6 @@ class Learner:
             factor = jnp.where(kl > 2 * cfg.target_kl, 1 / 1.5, jnp.where(kl < 0.5 * cfg.target_kl, 1.5, 1.0))
             return jnp.clip(lr * factor, 1e-5, 1e-2)
         return cfg.lr * (1 - (1 - cfg.lr_final) * jnp.minimum(update / self.total_updates, 1.0))
-
-
-def _strong(x: Array) -> Array:
-    """Without weak type, which the first update would lose: one more compilation of everything."""
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
 
 
 def _rms(x: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class PPOConfig:
     activation: str = "swish"
     init_log_std: float = -1.0
     stagger: bool = True
+
+    label: ClassVar[str] = "PPO"
 
     def __post_init__(self) -> None:
         for name in ("envs", "rollout", "epochs", "minibatches"):

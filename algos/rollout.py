@@ -29,6 +29,11 @@ class Carry(struct.PyTreeNode):
     earned: Array
 
 
+def hold_of(env: Any) -> int:
+    """Control steps in a step of `env`: more than one where macro steps hold a skill."""
+    return int(getattr(env, "hold", 1))
+
+
 def begin(env: Any, prior: LatentPrior | None, key: Array, worlds: int) -> Carry:
     """Fresh episodes and latents in `worlds` worlds."""
     env_key, z_key = jax.random.split(key)
@@ -46,7 +51,7 @@ def draw(prior: LatentPrior | None, key: Array, worlds: int) -> Array:
 
 def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Array, steps: int) -> tuple[Carry, Any]:
     """`steps` steps in every world: (carry, (Transition [T, N, ...], env metrics [T, N]))."""
-    hold = int(getattr(env, "hold", 1))  # control steps in a step of the env
+    hold = hold_of(env)
 
     def step(carry: Carry, key: Array) -> tuple[Carry, tuple[Transition, dict[str, Array]]]:
         worlds = carry.clock.shape[0]

@@ -90,7 +90,7 @@ class Signals:
         """Observation and feature statistics from a short random-action rollout."""
         begin_key, roll_key = jax.random.split(key)
         carry = rollout.begin(self.env, None, begin_key, WARMUP_WORLDS)
-        steps = max(8, WARMUP_STEPS // int(getattr(self.env, "hold", 1)))
+        steps = max(8, WARMUP_STEPS // rollout.hold_of(self.env))
         _, (batch, _) = rollout.collect(self.env, None, random_act(self.env.spec), carry, roll_key, steps)
 
         def stats(x: Array) -> Stats:

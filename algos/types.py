@@ -90,18 +90,13 @@ class Stats(struct.PyTreeNode):
     count: Array
 
 
-class TrainState(struct.PyTreeNode):
-    """Everything a training run is: restoring it resumes exactly."""
+class RunState(struct.PyTreeNode):
+    """What a training run of any learner is made of, beside its networks: restoring the whole resumes exactly."""
 
-    params: Params  # {"policy": ..., "value": ...}
-    opt_state: Any
-    lr: Array  # []
     objective: Params  # None without objective
     objective_opt: Any
-    obs_stats: dict[str, Stats]  # running, for policy and critic
+    obs_stats: dict[str, Stats]  # for policy and critic
     feature_stats: Stats  # fixed after warm-up
-    reward_scale: Array  # [R] running root mean square of each reward
-    return_scale: Array  # [C] running scale of each critic's returns
     envs: Any  # env State [N]
     z: Array  # [N, D]
     clock: Array  # [N] int32 steps until the latent is redrawn
@@ -110,3 +105,66 @@ class TrainState(struct.PyTreeNode):
     visited: Array  # [G, G] bool: cells the root visited in training
     key: Array
     update: Array  # [] int32
+
+
+class TrainState(RunState):
+    """State of PPO; `obs_stats` run on."""
+
+    params: Params  # {"policy": ..., "value": ...}
+    opt_state: Any
+    lr: Array  # []
+    reward_scale: Array  # [R] running root mean square of each reward
+    return_scale: Array  # [C] running scale of each critic's returns
+
+
+class SACState(RunState):
+    """State of SAC; `obs_stats` are fixed after warm-up."""
+
+    params: Params  # {"policy": ..., "q": ensemble [E, ...], "log_alpha": []}
+    target: Params  # slow copy of "q"
+    opt_state: dict[str, Any]  # of each entry of `params`
+    replay: Any  # `replay.Replay`
+
+
+class AnyLearner(Protocol):
+    """What the training loop, evaluation and freezing know of a learner. `init`, `collect` and `update` are pure."""
+
+    env: Any
+    config: Any
+    total_updates: int
+    objective: Objective | None
+    prior: LatentPrior | None
+    channels: tuple[str, ...]
+    feature_index: Any
+    nets: Any  # `policy` (a network), its `head`, and `init(key)` of all parameters
+
+    def __hash__(self) -> int:
+        """By identity: compiled programs are kept per learner."""
+        ...
+
+    @property
+    def hold(self) -> int:
+        """Control steps in a step of the env."""
+        ...
+
+    @property
+    def steps_per_update(self) -> int:
+        """Env steps of one update."""
+        ...
+
+    @property
+    def replay_bytes(self) -> int:
+        """Memory that stored transitions take, per seed."""
+        ...
+
+    def init(self, key: Array) -> Any:
+        """Initial state."""
+        ...
+
+    def collect(self, state: Any) -> tuple[Any, Transition, Metrics]:
+        """One rollout: (state, Transition [T, N, ...], env metrics)."""
+        ...
+
+    def update(self, state: Any, batch: Transition) -> tuple[Any, Metrics]:
+        """Learn; the metric `loss/value` must stay finite."""
+        ...

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from repertoire.deploy.graph import FrozenPolicy, Graph
+from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend
@@ -89,8 +89,7 @@ def _step(write: Writer, skill: FrozenController, own: str, z: str, memory: Comm
     clock, *command = memory
     told = write.node("Concat", own, write.node("Mul", z, write.constant(skill.command_scale)), axis=1) if z else own
     full = write.columns(told, skill.order)
-    policy = FrozenPolicy.from_arrays(skill.arrays, skill.manifest["network"]["activation"])
-    fresh = _resolve(write, skill.composer, network(write, policy, full))
+    fresh = _resolve(write, skill.composer, skill_action(write, skill, full, ""))
     now = write.node("Less", clock, write.constant(0.5))
     command = [write.select(now, new, old) if old else "" for new, old in zip(fresh, command, strict=True)]
     action, command = _act(write, skill.composer, full, command)

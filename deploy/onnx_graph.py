@@ -57,7 +57,7 @@ def network(write: Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str:
     for i, (kernel, bias) in enumerate(zip(policy.kernels, policy.biases, strict=True)):
         x = write.node("Gemm", x, write.constant(kernel), write.constant(bias))
         x = x if i == last else _activate(write, policy.activation, x)
-    return x
+    return write.node("Tanh", x) if policy.output == "tanh" else x
 
 
 def _activate(write: Writer, activation: str, x: str) -> str:
@@ -68,7 +68,9 @@ def _activate(write: Writer, activation: str, x: str) -> str:
 
 def skill_action(write: Writer, skill: Skill, obs: str, z: str) -> str:
     """Action of a skill set for its own observation slices."""
-    return network(write, FrozenPolicy.from_arrays(skill.arrays, skill.manifest["network"]["activation"]), obs, z)
+    told = skill.manifest["network"]
+    policy = FrozenPolicy.from_arrays(skill.arrays, told["activation"], told.get("output", "none"))
+    return network(write, policy, obs, z)
 
 
 def project(write: Writer, prior: Prior, z: str) -> str:

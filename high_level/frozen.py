@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos.types import Array, TrainState
+from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, ObsSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level import registry
@@ -24,7 +24,7 @@ from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.types import Command, Field, StatefulSkill
 from repertoire.skills.latent import Prior
 from repertoire.skills.library import Library
-from repertoire.skills.skill import SCHEMA, Skill, contract, policy_arrays
+from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def load(library: Library, reference: str) -> Skill:
 def freeze(
     name: str,
     learner: Any,
-    state: TrainState,
+    state: Any,
     provenance: Mapping[str, Any],
     command: str | None = None,
     command_range: float = 1.0,
@@ -170,7 +170,7 @@ def freeze(
     spec, described = env.composer.env, env.composer.describe()
     full, told = contract(spec, ()), command_slices(spec, command)
     own = [row for row in full["policy"] if row["name"] != command]
-    arrays = policy_arrays(state)
+    arrays = policy_arrays(learner, state)
     for i, skill in enumerate(env.composer.skills):
         arrays |= {f"skills/{i}/{k}": np.asarray(v) for k, v in skill.arrays.items()}
     manifest = {
@@ -180,7 +180,7 @@ def freeze(
         "contract": {**full, "policy": own},
         "latent": {"kind": CommandPrior.kind, "size": len(spec.obs.index("policy", told)), "hold": 0},
         "objective": {"name": env.composer.mode, "options": {}},
-        "network": {"hidden": list(learner.config.hidden), "activation": learner.config.activation},
+        "network": network(learner),
         "controller": {
             "composer": described,
             "hold": env.hold,

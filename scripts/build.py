@@ -14,7 +14,10 @@ import jax
 from repertoire.algos import trainer
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.sac import SACConfig
+from repertoire.algos.sac_learner import SACLearner
 from repertoire.algos.signals import TaskChannel
+from repertoire.algos.types import AnyLearner
 from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
@@ -26,6 +29,9 @@ from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
 Config = Mapping[str, Any]
+
+#: `algo.name` -> settings and learner.
+ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACConfig, SACLearner)}
 
 
 def prepare(config: Config) -> None:
@@ -72,9 +78,14 @@ def env_of(config: Config) -> Any:
     return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
 
 
-def learner_of(kind: str, config: Config) -> Learner:
+def learner_of(kind: str, config: Config) -> AnyLearner:
     """The learner of a training config; `kind` is the run's kind."""
-    algo = dataclass_of(PPOConfig, config["algo"], "algo")
+    settings = dict(config["algo"])
+    name = settings.pop("name", "ppo")
+    if name not in ALGOS:
+        raise unknown("algo.name", name, ALGOS)
+    settings_type, learner = ALGOS[name]
+    algo = dataclass_of(settings_type, settings, "algo")
     env, objective, features = env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
@@ -85,7 +96,7 @@ def learner_of(kind: str, config: Config) -> Learner:
     if config["total_steps"] < 1:
         raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
     updates = -(-int(config["total_steps"]) // steps)
-    return Learner(env, algo, objective, features, updates, tasks_of(config))
+    return learner(env, algo, objective, features, updates, tasks_of(config))
 
 
 def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
@@ -133,7 +144,7 @@ def _check_features(env: Any, features: tuple[str, ...]) -> None:
         raise UserError(f"objective.features: {error.args[0]}") from None
 
 
-def restore(run: RunDir, learner: Learner) -> tuple[int, Any]:
+def restore(run: RunDir, learner: AnyLearner) -> tuple[int, Any]:
     """(update, state) of the newest intact checkpoint of a run. Raises `UserError` when there is none."""
     seeds = int(run.config["num_seeds"])
     template = jax.eval_shape(trainer.programs(learner, seeds).init, trainer.seed_keys(run.config["seed"], seeds))

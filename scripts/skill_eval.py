@@ -13,7 +13,7 @@ import numpy as np
 
 from repertoire.algos import normalize, trainer
 from repertoire.algos.agents import random_act
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.experiment import plots, video
 from repertoire.skills import evaluate as ev
 from repertoire.skills import figures, metrics, statistics
@@ -26,7 +26,7 @@ Roller = Callable[[Any, np.ndarray, Any], ev.Rollouts]
 
 
 @functools.lru_cache(maxsize=1)
-def roller(learner: Learner) -> Roller:
+def roller(learner: AnyLearner) -> Roller:
     """Deterministic rollouts, compiled once: every evaluation, plot and video of a run shares the one program."""
     env, nets = learner.env, learner.nets
 
@@ -45,13 +45,13 @@ def roller(learner: Learner) -> Roller:
     return rollouts
 
 
-def prior_of(learner: Learner) -> Any:
+def prior_of(learner: AnyLearner) -> Any:
     """Latent prior of a skill learner."""
     return learner.prior
 
 
 def skill_figures(
-    learner: Learner, rolled: ev.Rollouts, state: Any, rollouts: int = metrics.ROLLOUTS
+    learner: AnyLearner, rolled: ev.Rollouts, state: Any, rollouts: int = metrics.ROLLOUTS
 ) -> dict[str, float]:
     """Figures of one seed from its rollouts; `rollouts` of them count for coverage and diversity."""
     prior, seen = prior_of(learner), np.asarray(learner.feature_index)
@@ -70,7 +70,7 @@ def skill_figures(
     return out
 
 
-def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
+def evaluator(learner: AnyLearner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
     """Consumer for training: METRA's 48 deterministic rollouts; one value, or one per seed."""
     roll = roller(learner)
     z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
@@ -80,13 +80,14 @@ def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, 
         for i in range(seeds):
             one = trainer.seed_state(state, i, seeds)
             rows.append(skill_figures(learner, roll(one, z, jax.random.key(seed)), one))
-        return rows[0] if seeds == 1 else {k: [float(r[k]) for r in rows] for k in rows[0]}
+        kept = [figures.results(r) for r in rows]
+        return kept[0] if seeds == 1 else {k: [float(r[k]) for r in kept] for k in kept[0]}
 
     return evaluate
 
 
 @functools.lru_cache(maxsize=2)
-def random_rollouts(learner: Learner, count: int) -> ev.Rollouts:
+def random_rollouts(learner: AnyLearner, count: int) -> ev.Rollouts:
     """Rollouts of uniform random actions, the same ones whenever they are asked for: they belong to the env."""
     env, act = learner.env, random_act(learner.env.spec)
 
@@ -97,11 +98,11 @@ def random_rollouts(learner: Learner, count: int) -> ev.Rollouts:
     return ev.in_batches(run, np.zeros((count, 0), np.float32), jax.random.key(0), metrics.ROLLOUTS)
 
 
-def random_floor(learner: Learner, count: int) -> dict[str, float]:
+def random_floor(learner: AnyLearner, count: int) -> dict[str, float]:
     """Coverage, reach and diversity of `count` rollouts of random actions as `random_<figure>`: the floor."""
     rolled, scale = random_rollouts(learner, count), random_rollouts(learner, metrics.ROLLOUTS)
     found = figures.ground(learner.env, rolled, scale, count)
-    return {f"random_{k}": v for k, v in found.items() if not k.endswith(("_cell", "_rollouts", "_bandwidth"))}
+    return {f"random_{k}": v for k, v in figures.results(found).items()}
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -110,7 +111,7 @@ def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {k: float(np.mean([r[k] for r in rows])) for k in keys}
 
 
-def summary(learner: Learner, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summary(learner: AnyLearner, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What `evaluation.json` holds: the seeds, means over them, and from two seeds on IQMs with 95 % intervals."""
     names = figures.descriptor(learner.env.spec, np.asarray(learner.feature_index))
     out = {"descriptor": " ".join(names) or None, "seeds": list(rows), **mean(rows)}
@@ -125,7 +126,7 @@ def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
         low, high = statistics.bootstrap(scores, statistic)
         return {name: float(statistic(scores)), "low": low, "high": high}
 
-    keys = list(mean(rows))
+    keys = list(figures.results(mean(rows)))
     gaps = {f"{k}_gap": estimate(k, statistics.optimality_gap, "gap") for k in SHARES if k in keys}
     return {k: estimate(k, statistics.iqm, "iqm") for k in keys} | gaps
 
@@ -140,7 +141,7 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)
 
 
-def cluster_plot(path: Path, learner: Learner, state: Any, key: Any, title: str) -> Path | None:
+def cluster_plot(path: Path, learner: AnyLearner, state: Any, key: Any, title: str) -> Path | None:
     """Where discrete skills lie in the plane of their descriptor, over the last half of six rollouts each.
 
     None where the descriptor is no plane.
@@ -157,7 +158,9 @@ def cluster_plot(path: Path, learner: Learner, state: Any, key: Any, title: str)
     return plots.clusters(path, values, labels, axes=(axes[0], axes[1]), title=title)
 
 
-def grid_video(path: Path, learner: Learner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
+def grid_video(
+    path: Path, learner: AnyLearner, rolled: ev.Rollouts, note: Callable[[str], None] = print
+) -> Path | None:
     """Skill grid: one tile per latent."""
     labels = [_label(z, prior_of(learner)) for z in rolled.z]
     return video.try_video(

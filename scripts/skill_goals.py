@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.scripts import skill_eval
 from repertoire.skills import evaluate as ev
 from repertoire.skills import figures, goal_reaching, metrics
@@ -17,7 +17,7 @@ from repertoire.skills import figures, goal_reaching, metrics
 GOAL_COUNT = 32
 
 
-def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> dict[str, float]:
+def zero_shot_goals(learner: AnyLearner, skill: Any, seed: int, radius: float) -> dict[str, float]:
     """Zero-shot goal reaching from the start: final and best distance to random goals within `radius` m.
 
     z is recomputed from the goal rule at every step; beside it the distance that a random latent leaves. {} where the
@@ -59,7 +59,7 @@ def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> d
     }
 
 
-def latent_goals(learner: Learner, skill: Any, state: Any, rolled: ev.Rollouts, seed: int) -> dict[str, float]:
+def latent_goals(learner: AnyLearner, skill: Any, state: Any, rolled: ev.Rollouts, seed: int) -> dict[str, float]:
     """Latent goal reaching in the set's descriptor, from the starts of `rolled` (evaluated with the same `seed`).
 
     A goal's features are those of the start with the descriptor moved to the goal. {} without a descriptor or a rule.
@@ -73,17 +73,17 @@ def latent_goals(learner: Learner, skill: Any, state: Any, rolled: ev.Rollouts, 
     goals = goal_reaching.goals_in(others, len(start), seed)
     scale = np.concatenate([np.full(s.size, s.scale) for s in spec.obs.groups["features"] if s.name in names])
     wanted = start.at[:, _inside(learner, names)].set(jnp.asarray(goals * scale, jnp.float32))
-    z = np.asarray(jax.vmap(skill.goal_latent)(start, wanted))
+    z = np.asarray(jax.jit(jax.vmap(skill.goal_latent))(start, wanted))
     aimed = skill_eval.roller(learner)(state, z, jax.random.key(seed))
     return goal_reaching.latent_goal_reaching(figures.last(ev.values_of(spec, aimed.features, *names)), others, goals)
 
 
-def _inside(learner: Learner, names: tuple[str, ...]) -> np.ndarray:
+def _inside(learner: AnyLearner, names: tuple[str, ...]) -> np.ndarray:
     """Where the objective's feature vector holds the feature slices `names`; empty unless it holds all of them."""
     place = {int(j): i for i, j in enumerate(np.asarray(learner.feature_index))}
     wanted = learner.env.spec.obs.index("features", names)
     return np.array([place[j] for j in wanted]) if set(wanted) <= set(place) else np.zeros(0, int)
 
 
-def _has_rule(learner: Learner) -> bool:
+def _has_rule(learner: AnyLearner) -> bool:
     return hasattr(learner.objective, "goal_latent")

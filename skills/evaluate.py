@@ -31,6 +31,7 @@ class Rollouts(NamedTuple):
     qvel: np.ndarray  # [K, T + 1, nv]
     action: np.ndarray  # [K, T, A] in [-1, 1]
     ctrl: np.ndarray  # [K, T, nu] what the task made of it
+    reward: np.ndarray  # [K, T] the env's own
     alive: np.ndarray  # [K, T] bool
     diverged: np.ndarray  # [K] how often the physics diverged
     terms: dict[str, np.ndarray]  # [K] weighted reward terms of the env, summed over the episode
@@ -47,18 +48,18 @@ def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
         ctrl = jax.vmap(env.task.control)(action, state.data, state.memory)
         stepped = jax.vmap(env.step)(state, action)
         terms = {k[len(TERM) :]: alive * v for k, v in stepped.metrics.items() if k.startswith(TERM)}
-        diverged = alive * stepped.metrics["diverged"]
+        reward, diverged = alive * stepped.reward, alive * stepped.metrics["diverged"]
         state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), stepped, state)
-        return state, (_seen(state), (action, ctrl, alive), (diverged, terms))
+        return state, (_seen(state), (action, ctrl, reward, alive), (diverged, terms))
 
-    _, (seen, (action, ctrl, alive), totals) = jax.lax.scan(step, begin, jnp.arange(steps))
+    _, (seen, steps_taken, totals) = jax.lax.scan(step, begin, jnp.arange(steps))
     seen = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), _seen(begin), seen)
-    features, qpos, qvel, action, ctrl, alive = jax.tree.map(
-        lambda x: jnp.swapaxes(x, 0, 1), (*seen, action, ctrl, alive)
+    features, qpos, qvel, action, ctrl, reward, alive = jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1), (*seen, *steps_taken)
     )
     positions = values_of(env.spec, features, *(("position",) if has_position(env) else ()))
     diverged, terms = jax.tree.map(lambda x: x.sum(0), totals)
-    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, alive, diverged, terms)
+    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, reward, alive, diverged, terms)
 
 
 def _seen(state: Any) -> tuple[Array, Array, Array]:

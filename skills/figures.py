@@ -22,6 +22,9 @@ DESCRIPTOR = 3
 #: Suffix of the key -> order of the Vendi score.
 ORDERS = {"": 1.0, "_q2": 2.0, "_qinf": np.inf}
 
+#: How keys end that say under what a figure was taken, not what it is.
+PROTOCOL = ("rollouts", "_cell", "_bandwidth", "_bins", "_samples", "_ceiling")
+
 #: Name -> (indices into the features that the objective sees, indices into the latent) of each factor of an objective.
 Factors = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -44,6 +47,11 @@ def figures(
         **feasible(env, rolled),
         **{f"term_{name}": float(total.mean()) for name, total in rolled.terms.items()},
     }
+
+
+def results(found: Mapping[str, float]) -> dict[str, float]:
+    """Figures without those that say under what the others were taken."""
+    return {k: v for k, v in found.items() if not k.endswith(PROTOCOL)}
 
 
 def ground(env: Any, rolled: Rollouts, random: Rollouts, rollouts: int = metrics.ROLLOUTS) -> dict[str, float]:

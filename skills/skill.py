@@ -17,7 +17,7 @@ import numpy as np
 
 from repertoire.algos import networks, normalize
 from repertoire.algos.distributions import LOG_STD_MAX, LOG_STD_MIN
-from repertoire.algos.types import Array, Params, Stats, TrainState
+from repertoire.algos.types import Array, Params, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.latent import Prior, make_prior
@@ -83,7 +83,8 @@ class Skill:
         """Deterministic action [A] for the skill's own slices of the policy group [P] and a latent [D]."""
         stats = Stats(self._array("obs/mean"), self._array("obs/var"), jnp.ones(()))
         x = jnp.concatenate([normalize.apply(stats, obs), z])
-        return networks.apply_layers(self.layers("policy"), x, self.manifest["network"]["activation"])
+        network = self.manifest["network"]
+        return networks.apply_layers(self.layers("policy"), x, network["activation"], network.get("output", "none"))
 
     @property
     def has_goal_rule(self) -> bool:
@@ -148,10 +149,10 @@ class Skill:
         return jnp.asarray(self.arrays[key])
 
 
-def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, Any], features: Any = None) -> Skill:
+def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
-    spec, config, objective = learner.env.spec, learner.config, learner.objective
-    arrays = policy_arrays(state)
+    spec, objective = learner.env.spec, learner.objective
+    arrays = policy_arrays(learner, state)
     arrays |= {"features/mean": np.asarray(state.feature_stats.mean)}
     arrays |= {"features/var": np.asarray(state.feature_stats.var)}
     arrays |= _flatten(state.objective, "objective")
@@ -162,22 +163,29 @@ def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, 
         "contract": contract(spec, features),
         "latent": objective.prior.describe(),
         "objective": {"name": objective.name, "options": _options(objective)},
-        "network": {"hidden": list(config.hidden), "activation": config.activation},
+        "network": network(learner),
         "provenance": dict(provenance),
         "metrics": {},
     }
     return Skill(manifest=manifest, arrays=arrays)
 
 
-def policy_arrays(state: TrainState) -> dict[str, np.ndarray]:
-    """Layers, normaliser and, where there is one, the standard deviation of a training state's policy."""
+def policy_arrays(learner: Any, state: Any) -> dict[str, np.ndarray]:
+    """What the mode of a training state's policy reads and, where it explores with one, its standard deviation."""
     arrays: dict[str, np.ndarray] = {}
-    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
+    policy, outputs = state.params["policy"], learner.nets.head.mode_outputs
+    for i, (kernel, bias) in enumerate(networks.first_outputs(networks.dense_layers(policy["net"]), outputs)):
         arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
-    stats, head = state.obs_stats["policy"], state.params["policy"]["head"]
-    if "log_std" in head:
-        arrays["policy/std"] = np.exp(np.clip(head["log_std"], LOG_STD_MIN, LOG_STD_MAX))
+    if "log_std" in policy.get("head", {}):
+        arrays["policy/std"] = np.exp(np.clip(policy["head"]["log_std"], LOG_STD_MIN, LOG_STD_MAX))
+    stats = state.obs_stats["policy"]
     return arrays | {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
+
+
+def network(learner: Any) -> dict[str, Any]:
+    """How the layers of a learner's policy are put together, as a manifest says it."""
+    config = learner.config
+    return {"hidden": list(config.hidden), "activation": config.activation, "output": learner.nets.head.squash}
 
 
 def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The learner on a tiny world: true next observations, cuts, channels, divergence, learning."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,3 +144,21 @@ def test_map_of_visited_cells():
     cells = np.argwhere(np.asarray(visited.mark(visited.init(), spec, jnp.asarray(features))))
     h = visited.HALF
     assert cells.tolist() == [[h - 4, 2 * h - 1], [h, h]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_several_seeds_start_without_waiting_for_each_other(seeds):
+    """Random rollouts, fresh episodes and initialisers of one program, run at the same time, hung for good."""
+    code = (
+        "import jax\n"
+        "from repertoire.algos import trainer\n"
+        "from repertoire.algos.learner import Learner\n"
+        "from repertoire.algos.ppo import PPOConfig\n"
+        "from repertoire.envs import registry\n"
+        "from repertoire.skills.objectives import registry as objectives\n"
+        "learner = Learner(registry.make('point'), PPOConfig(envs=128, rollout=16), objectives.make('metra'))\n"
+        f"state = trainer.programs(learner, {seeds}).init(trainer.seed_keys(0, {seeds}))\n"
+        "jax.block_until_ready(state)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

@@ -41,6 +41,11 @@ def test_results_are_written_between_their_markers_only(tmp_path):
         comparison.insert(page, "v", "")
 
 
+def test_settings_of_the_runs_are_no_settings_of_compare():
+    with pytest.raises(UserError, match="unknown setting of compare 'channels.safety.weight'"):
+        config.compose("compare", ["channels.safety.weight=0.3"])
+
+
 def test_a_wrong_name_fails_before_anything_is_trained(tmp_path):
     cfg = settings(tmp_path / "out")
     with pytest.raises(UserError, match="did you mean 'metra'"):

@@ -200,7 +200,8 @@ def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: st
     state = SimpleNamespace(params={"policy": {"net": net, "head": {}}}, obs_stats={"policy": stats})
     env = MacroEnv(SimpleNamespace(spec=goals), composer, hold)
     config = SimpleNamespace(hidden=(HIDDEN, HIDDEN), activation="relu")
-    return freeze(f"{composer.mode}-frozen", SimpleNamespace(env=env, config=config), state, {}, command)
+    learner = SimpleNamespace(env=env, config=config, nets=SimpleNamespace(head=composer.head))
+    return freeze(f"{composer.mode}-frozen", learner, state, {}, command)
 
 
 def test_three_levels_with_clocks_of_their_own(goals: EnvSpec, ant: EnvSpec) -> None:

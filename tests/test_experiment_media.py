@@ -194,7 +194,9 @@ def two_runs(tmp_path):
         tracker.close()
         run.close()
         plots.trajectories(run.plots / "paths.png", np.random.default_rng(0).normal(size=(3, 9, 2)))
-        (run.path / "evaluation.json").write_text('{"cells": {"mean": 42.5, "low": 40, "high": 45}, "x": [1, 3]}')
+        (run.path / "evaluation.json").write_text(
+            '{"cells": {"mean": 42.5, "low": 40, "high": 45}, "x": [1, 3], "reach": {"iqm": 3.25, "low": 3, "high": 4}}'
+        )
         (run.path / "card.md").write_text("# my skills")
         video.write_mp4(run.videos / "v.mp4", [np.full((32, 32, 3), 9, np.uint8)] * 3, 10)
         runs.append(run)
@@ -204,7 +206,16 @@ def two_runs(tmp_path):
 def test_report_stands_alone(two_runs, tmp_path, monkeypatch):
     text = write_report(tmp_path / "out" / "r.html", two_runs, {"Why": "<p>because</p>"}).read_text()
     assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!data:)', text) and "@import" not in text and "url(" not in text
-    for words in ("Comparison", "42.5 (40 .. 45)", "0.0003", "my skills", "because", "not finished", "&lt;b&gt;&amp;"):
+    for words in (
+        "Comparison",
+        "42.5 (40 .. 45)",
+        "3.25 (3 .. 4)",
+        "0.0003",
+        "my skills",
+        "because",
+        "not finished",
+        "&lt;b&gt;&amp;",
+    ):
         assert words in text, words
     assert text.count("data:video/mp4") == 2 and text.count("data:image/png") == 5
     monkeypatch.setattr("repertoire.experiment.embed.MAX_VIDEO", 10)

@@ -186,3 +186,16 @@ def test_a_frozen_skill_rebuilds_its_objective(name):
     assert again.objective().channels == objective.channels
     raw, normalised = (jnp.zeros(size), jnp.ones(size)), (-jnp.ones(size), jnp.zeros(size))  # mean 1, variance 1
     np.testing.assert_allclose(again.goal_latent(*raw), objective.goal_latent(state.objective, *normalised), rtol=1e-5)
+
+
+def test_spans_say_which_features_and_latents_belong_together():
+    layout = [["position", 2], ["velocity", 2], ["height", 1]]
+    factors = [
+        {"name": "where", "objective": "metra", "features": ["position"], "skills": 2},
+        {"name": "how", "objective": "diayn", "features": ["velocity", "height"], "skills": 3},
+    ]
+    spans = registry.make("factored", factors=factors, layout=layout, weighted=True).spans
+    assert {k: (f.tolist(), z.tolist()) for k, (f, z) in spans.items()} == {
+        "where": ([0, 1], [0, 1]),
+        "how": ([2, 3, 4], [2, 3, 4]),
+    }

@@ -114,7 +114,8 @@ def rolled_by_hand(position, z):
     features = np.concatenate([position, np.zeros_like(position)], axis=-1).astype(np.float32)
     none = np.zeros((len(z), position.shape[1] - 1, 2))
     alive = np.ones(none.shape[:2], bool)
-    return ev.Rollouts(z, position, features, position, 0 * position, none, none, alive, np.zeros(len(z)), {})
+    still, over = np.zeros(none.shape[:2]), np.zeros(len(z))
+    return ev.Rollouts(z, position, features, position, 0 * position, none, none, still, alive, over, {})
 
 
 def test_figures_of_four_straight_skills(monkeypatch):
@@ -157,6 +158,7 @@ def documented():
     return [re.compile(re.escape(n).replace("<slice>", r"\w+?")) for n in names]
 
 
+@pytest.mark.slow
 def test_every_figure_is_documented_and_every_documented_figure_exists(metra, found, monkeypatch):
     monkeypatch.setattr(type(metra[0].env.task), "ceiling_m", 1.0)
     learner, state = make("diayn", ("velocity",))
