@@ -109,8 +109,8 @@ class Categorical:
 class Hybrid:
     """One of n choices and a Gaussian parameter vector for each: parameterized actions (Masson et al. 2016).
 
-    Actions are [1 + sum of sizes]: the index as a float, then the parameters of every choice in order. Only those of the
-    chosen one count in the log probability, so that the others learn nothing from a step that they had no part in.
+    Actions are [1 + sum of sizes]: the index as a float, then the parameters of every choice in order. Only those of
+    the chosen one count in the log probability: the others learn nothing from a step that they had no part in.
     """
 
     def __init__(self, sizes: tuple[int, ...], init_log_std: float) -> None:

@@ -109,7 +109,9 @@ def _resolve_blend(write: Writer, blend: Blend, logits: str) -> Command:
         cube = write.node("Reshape", weights, write.constant([-1, skills, groups], np.int64))
         if config.combine == "switch":
             best = write.node("ArgMax", cube, axis=1, keepdims=1)
-            normal = write.cast(write.node("Equal", write.constant(np.arange(skills)[:, None], np.int64), best), "FLOAT")
+            normal = write.cast(
+                write.node("Equal", write.constant(np.arange(skills)[:, None], np.int64), best), "FLOAT"
+            )
         else:
             normal = write.node("Softmax", write.node("Mul", cube, write.constant(config.sharpness)), axis=1)
         normal = write.node("Reshape", normal, write.constant([-1, skills * groups], np.int64))

@@ -28,22 +28,27 @@ class Writer:
         self.constants: list[Any] = []
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """A node of operator `kind`."""
         name = output or f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(self._onnx.helper.make_node(kind, list(inputs), [name], name=f"n_{name}", **attributes))
         return name
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """A constant of any shape."""
         name = f"c{len(self.constants)}"
         self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
     def select(self, condition: str, yes: str, no: str) -> str:
+        """`yes` where the condition holds, else `no`."""
         return self.node("Where", condition, yes, no)
 
     def columns(self, x: str, index: np.ndarray) -> str:
+        """Columns [B, n] of `x` [B, ...] at `index` [n]."""
         return self.node("Gather", x, self.constant(index, np.int64), axis=1)
 
     def cast(self, x: str, dtype: str) -> str:
+        """`x` in another type, `FLOAT` or `INT64`."""
         return self.node("Cast", x, to=getattr(self._onnx.TensorProto, dtype))
 
 

@@ -48,5 +48,3 @@ def _outputs(write: Writer, graph: Graph) -> dict[str, str]:
     shifted = write.node("Add", clipped, write.constant(1))
     scaled = write.node("Mul", shifted, write.constant(0.5 * (high - low)))
     return {"action": clipped, "ctrl": write.node("Add", scaled, write.constant(low)), **named}
-
-

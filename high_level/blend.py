@@ -74,8 +74,8 @@ class Blended(NamedTuple):
 class Blend(Composer):
     """Emits [sub-goal of skill 0, of skill 1, ...; weights of skill 0, of skill 1, ...; residual].
 
-    One skill needs no weights and emits none. Each skill's action is clipped to [-1, 1], as the env would clip it, before
-    it is combined. Exploration noise is in the sub-goals and the weights; SkillBlender's is on the blended action.
+    One skill needs no weights and emits none. Each skill's action is clipped to [-1, 1], as the env would clip it,
+    before it is combined. Exploration noise is in the sub-goals and weights; SkillBlender's is on the blended action.
 
     Attributes:
       groups: names of the groups, in order. joint_group: group of each actuator [A]. std: of each skill, [n, A].
@@ -93,7 +93,9 @@ class Blend(Composer):
             raise UserError(f"skill {skills[0].name} has no latent: give more skills, or a controller.residual")
         without = [s.name for s in skills if s.std is None]
         if self.config.combine == "multiply" and without:
-            self.notes = (f"no action std is stored with {', '.join(without)}: taking {self.config.std} for all joints",)
+            self.notes = (
+                f"no action std is stored with {', '.join(without)}: taking {self.config.std} for all joints",
+            )
 
     @property
     def fields(self) -> tuple[Field, ...]:

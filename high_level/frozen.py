@@ -49,8 +49,8 @@ class CommandPrior(Prior):
 class FrozenController(StatefulSkill):
     """A controller and its skills as one skill. Memory: (steps since its last decision [], command).
 
-    Its latent is the task's command, in units of the range given when it was frozen, or has size 0. It decides when it is
-    called upon and every `hold` steps from then on.
+    Its latent is the task's command, in units of the range given when it was frozen, or has size 0. It decides when it
+    is called upon and every `hold` steps from then on.
 
     Raises `UserError` when a skill within is not the one whose hash was recorded.
     """

@@ -1,4 +1,4 @@
-"""`train-controller`: the same learner over a macro env of frozen skills; the controller is frozen as a skill in turn."""
+"""`train-controller`: the same learner over a macro env of frozen skills; the controller is frozen in turn."""
 
 from __future__ import annotations
 

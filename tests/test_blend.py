@@ -189,7 +189,7 @@ def test_what_cannot_be_combined_says_so(skills, make_skill):
         BlendConfig(combine="swich")
     with pytest.raises(UserError, match="did you mean 'clamp'"):
         BlendConfig(squash="clam")
-    with pytest.raises(UserError, match="controller.std must be positive"):
+    with pytest.raises(UserError, match=r"controller\.std must be positive"):
         BlendConfig(std=0.0)
     with pytest.raises(UserError, match=r"controller.residual must lie in \[0, 1\]"):
         BlendConfig(residual=2.0)
@@ -197,5 +197,5 @@ def test_what_cannot_be_combined_says_so(skills, make_skill):
         Blend(skills, SPEC, BlendConfig(groups={"legs": ["ankle_*"], "back": ["hip_[234]"]}))
     with pytest.raises(UserError, match="once: hip_1 is in all and front"):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "front": ["hip_1"]}))
-    with pytest.raises(UserError, match="controller.groups.tail matches none"):
+    with pytest.raises(UserError, match=r"controller\.groups\.tail matches none"):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "tail": ["tail_*"]}))

@@ -63,6 +63,11 @@ def _timed(command):
         (["train-skills", "nonsense"], "settings are written key=value"),
         (["train-controller", "skills=[nobody]", "library=/nonexistent"], "is empty"),
         (["train-controller", "controller.mode=laten"], "did you mean"),
+        (["train-controller", "controller=blond"], "did you mean 'blend'"),
+        (["train-controller", "controller=blend", "controller.combine=swich"], "did you mean 'switch'"),
+        (["train-controller", "controller=blend", "controller.std=0"], "controller.std must be positive"),
+        (["train-controller", "controller=switch", "controller.hold=often"], "controller.hold must be a whole number"),
+        (["train-controller", "command=gaol"], "no policy slice 'gaol' to command"),
         (["evaluate"], "run is required"),
         (["evaluate", "run=/nonexistent/run"], "there is no run at"),
         (["rollout", "run=/nonexistent/run"], "there is no run at"),
@@ -77,7 +82,7 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
     if says.startswith("needs an NVIDIA") and _gpu():
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
-    if args[0] == "train-controller" and "mode" in args[1]:
+    if args[0] == "train-controller" and not any(a.startswith("skills") for a in args):
         _library(tmp_path)
         args = [*args, "skills=[point-metra]", "task=point_maze"]
     assert says in fails(capsys, *args)

@@ -73,9 +73,7 @@ def picker(goals: MujocoEnv) -> FrozenPolicy:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, goals: MujocoEnv, choice: Choice, picker: FrozenPolicy
-) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, goals: MujocoEnv, choice: Choice, picker: FrozenPolicy) -> Path:
     out = tmp_path_factory.mktemp("export") / "walker"
     return export_controller(out, goals, picker, choice, HOLD, {"run": "c1", "git": {"commit": "abc"}})
 

@@ -161,7 +161,7 @@ def test_three_levels(env, skills, controller):
     top = MacroEnv(env, Latent((upper,), env.spec), 8, gamma=0.9)
     assert top.notes == () and "upper decides every 4 steps" in MacroEnv(env, top.composer, 6).notes[0]
     z, start = jnp.array([0.3, -0.7]), jax.jit(top.reset)(KEY)
-    got, trace = jax.jit(top.trace)(start, z)
+    got = jax.jit(top.step)(start, z)
     # by hand: the clocks of both levels, one control step after the other
     step, below = jax.jit(env.step), jax.jit(upper.step)
     own, memory, state, total = env.spec.obs.index("policy", upper.slices), upper.start(), start, 0.0
