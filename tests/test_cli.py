@@ -1,5 +1,6 @@
 """The command line: speed of --help, and bad input answered in one line with exit code 2, nothing lost."""
 
+import functools
 import json
 import os
 import subprocess
@@ -97,15 +98,19 @@ def _gpu():
 
 
 def _library(folder):
+    from repertoire.skills.library import Library
+
+    return Library(folder / "library").add(_skill())
+
+
+@functools.cache
+def _skill():
     from repertoire.algos import trainer
     from repertoire.scripts import build
-    from repertoire.skills.library import Library
     from repertoire.skills.skill import freeze
 
-    cfg = config.compose("train_skills", TINY)
-    learner = build.learner_of("train-skills", cfg)
-    state = trainer.programs(learner).init(trainer.seed_keys(0))
-    return Library(folder / "library").add(freeze("point-metra", learner, state, {}))
+    learner = build.learner_of("train-skills", config.compose("train_skills", TINY))
+    return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
 
 
 def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):
