@@ -10,7 +10,7 @@ import jax
 
 from repertoire.algos import trainer
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_physics, build, config
+from repertoire.scripts import bench_control, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
 
 #: Rows of the table: key, heading, format.
@@ -28,6 +28,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Measure, print the table and write it as JSON."""
     build.prepare({})
     extra = [learning(cfg["env"], cfg["worlds"], cfg["objective"])]
+    extra += bench_control.blends(cfg["env"], cfg["worlds"], cfg["skills"], cfg["skill_hidden"])
     result = bench_physics.measure(cfg["env"], cfg["worlds"], cfg["rounds"], rivals=cfg["rivals"], extra=extra)
     show(result)
     write_json(Path(cfg["out"]), result)
