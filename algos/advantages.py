@@ -46,14 +46,15 @@ def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool
 
     Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
     2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. A silent channel (an object that nobody
-    moves yet) is left out, or normalising would turn its critic's errors into full-sized noise. Otherwise the raw sum
-    is normalised.
+    moves yet) is left out of several, or normalising would turn its critic's errors into full-sized noise. Otherwise
+    the raw sum is normalised.
     """
     if not per_channel:
         return standardize(jnp.sum(advantages * weights, axis=-1)[..., None])[..., 0]
     axes = tuple(range(advantages.ndim - 1))
     signal = jnp.sqrt(jnp.mean(jnp.square(rewards), axes))
-    heard = advantages.std(axes) <= LOUD * signal
+    alone = advantages.shape[-1] == 1  # then there is nothing that noise could drown
+    heard = (advantages.std(axes) <= LOUD * signal) | alone
     return jnp.sum(jnp.where(heard, standardize(advantages), 0.0) * weights, axis=-1)
 
 

@@ -89,7 +89,8 @@ class Learner:
 
     def update(self, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
         """Learn from one rollout. Intrinsic rewards come from the objective *before* it is updated."""
-        key, shuffle_key, reward_key = jax.random.split(state.key, 3)
+        key, shuffle_key = jax.random.split(state.key)
+        reward_key = jax.random.fold_in(shuffle_key, 1)
         features = self.signals.feature_batch(state.feature_stats, batch)
         rewards = self.signals.rewards(state.objective, features, batch, reward_key)
         advantage, target, scales = self._advantages(state, batch, rewards)

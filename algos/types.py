@@ -36,10 +36,20 @@ class Transition(struct.PyTreeNode):
 class LatentPrior(Protocol):
     """Prior over skill latents and the clock that redraws them."""
 
-    size: int
-    hold: int  # control steps until the latent is redrawn inside an episode; 0 = once per episode
+    @property
+    def size(self) -> int:
+        """Length of the latent."""
+        ...
 
-    discrete: bool
+    @property
+    def hold(self) -> int:
+        """Control steps until the latent is redrawn inside an episode; 0 = once per episode."""
+        ...
+
+    @property
+    def discrete(self) -> bool:
+        """Whether latents are one-hot."""
+        ...
 
     def sample(self, key: Array) -> Array:
         """One latent [size]."""

@@ -42,7 +42,7 @@ def test_results_are_written_between_their_markers_only(tmp_path):
 
 
 def test_settings_of_the_runs_are_no_settings_of_compare():
-    with pytest.raises(UserError, match="unknown setting of compare 'channels.safety.weight'"):
+    with pytest.raises(UserError, match=r"unknown setting of compare 'channels\.safety\.weight'"):
         config.compose("compare", ["channels.safety.weight=0.3"])
 
 

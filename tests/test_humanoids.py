@@ -129,7 +129,7 @@ def stand(model, seconds, gain):
         data.ctrl[:] = model.key_ctrl[0]
         data.ctrl[pitch] += np.clip(gain * (capture[0] + 0.02), -0.5, 0.5)
         data.ctrl[roll] -= np.clip(gain * capture[1], -0.5, 0.5)
-        mujoco.mj_step(model, data, nstep=5)
+        mujoco.mj_step(model, data, nstep=round(0.02 / model.opt.timestep))
     return data.time
 
 

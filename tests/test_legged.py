@@ -298,4 +298,4 @@ def test_an_episode_of_standing_still():
     assert not states.terminated.any() and not states.metrics["fallen"].any()
     assert not states.metrics["reward/contacts"].any()
     assert float(states.metrics["tracking_error"][-10:].max()) < 0.1
-    assert float(states.reward[-1]) > 0.9 * 0.02 * (1.5 + 0.75)
+    assert float(states.reward[-1]) > 0.9 * 0.02 * (1.0 + 1.5 + 0.75)

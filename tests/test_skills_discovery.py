@@ -225,6 +225,14 @@ def test_dads_learns_what_skills_do_and_aims_by_it(prior):
     assert aimed @ goal > 0.95
 
 
+def test_dads_bears_a_feature_that_never_moves():
+    objective, data = Dads(hidden=(8,), scale_lr=3.0), random_steps(Sphere(2))
+    data = data.replace(next_features=data.next_features.at[:, 0].set(data.features[:, 0]))
+    learned = fit(objective, objective.init(KEY, 3), data, 60)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(learned))
+    assert jnp.isfinite(objective.rewards(learned, data, KEY)).all()
+
+
 def test_dads_rewards_do_not_depend_on_the_unit_of_the_step():
     objective, data = Dads(hidden=(8,)), random_steps(Sphere(2))
     params = objective.init(KEY, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+from mujoco.batch import Batch
 
 from repertoire.envs import registry
 
@@ -108,3 +109,23 @@ def test_go2_motors_never_exceed_their_limits(go2):
         largest = np.maximum(largest, np.abs(data.actuator_force))
     limits = np.tile([23.7, 23.7, 45.43], 4)
     assert (largest <= limits + 1e-9).all() and (largest > 0.7 * limits).all()
+
+
+# -- all -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["go2", "g1", "h1"])
+def test_no_target_makes_a_robot_explode(name):
+    """Targets drawn from all of the joints' ranges, with 30 % more damping than the servos have: 2 s in 16 worlds."""
+    task = registry.make_task(name)
+    model = task.build()
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    model.actuator_biasprm[:, 2] *= 1.3
+    batch, rng = Batch(model, 16, 0), np.random.default_rng(0)
+    batch.reset()
+    batch.bind("qpos")[:] = model.key_qpos[0]
+    low, high = model.actuator_ctrlrange.T
+    for _ in range(100):
+        batch.bind("ctrl")[:] = rng.uniform(low, high, (16, model.nu))
+        batch.step(nstep=task.substeps)
+    assert np.abs(batch.bind("qvel")).max() < 200  # rad/s, m/s; NaN compares false

@@ -216,9 +216,8 @@ class Reaching(Target):
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """`_hands` of the default pose."""
         with jax.ensure_compile_time_eval():
-            fields: dict[str, Any] = {
-                name: jnp.asarray(getattr(self.home, name)) for name in ("qpos", "qvel", "xpos", "xquat", "site_xpos")
-            }
+            names = ("qpos", "qvel", "xpos", "xquat", "site_xpos")
+            fields: dict[str, Any] = {name: jnp.asarray(getattr(self.home, name)) for name in names}
             places, turns = self._hands(Data(time=jnp.zeros(()), backend=None, **fields))
             return np.asarray(places), np.asarray(turns)
 

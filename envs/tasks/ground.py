@@ -31,6 +31,7 @@ def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
     spec.add_hfield(
         name="rough", nrow=POINTS, ncol=POINTS, size=[SIDE / 2, SIDE / 2, roughness, 0.5], userdata=heights.ravel()
     )
+    floor |= {"material": "", "rgba": [0.5, 0.5, 0.45, 1]}
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", **floor)
 
 

@@ -65,6 +65,7 @@ class G1(Humanoid):
     name: ClassVar[str] = "g1"
     doc: ClassVar[str] = "Unitree G1 (29 motors) for skill discovery: 500 steps of 0.02 s, style terms, ends on a fall"
     xml: ClassVar[str] = "g1.xml"
+    substeps: ClassVar[int] = 8
     preset: ClassVar[str] = "g1"
     stance: ClassVar[float] = 0.76
     fallen_height: ClassVar[float] = 0.4

@@ -66,7 +66,7 @@ class Legged(PDRobot):
     def spec_mjcf(self) -> mujoco.MjSpec:
         """Adds the ground, and a touch sensor for each of the robot's shapes."""
         spec = super().spec_mjcf()
-        for geom in spec.geoms:
+        for geom in (g for g in spec.geoms if g.conaffinity):
             spec.add_sensor(
                 name=f"touch_{geom.name}", type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM,
                 objname=geom.name, intprm=[1, 0, 1],

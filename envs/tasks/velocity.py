@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 else:
     _Legged = object  # a mix-in: the robot comes with the subclass
 
-#: Per second. Terms and most weights are those of the vendor's own training (unitree_rl_lab, Go2).
+#: Per second. Terms and most weights are those of the vendor's own training (unitree_rl_lab, Go2); `alive` is ours: a
+#: beginner's costs exceed what tracking pays, and it must not be better off falling.
 VELOCITY = {
+    "alive": 1.0,
     "tracking_linear": 1.5,
     "tracking_yaw": 0.75,
     "vertical": -2.0,
@@ -126,6 +128,7 @@ class Velocity(_Legged):
         sliding = jnp.sum(jnp.square((data.site_xpos - before.site_xpos)[feet, :2] / self.dt), axis=-1)
         return {
             **super().rates(before, data, action, memory),
+            "alive": lambda: jnp.ones(()),
             "tracking_linear": lambda: jnp.exp(-jnp.square(linear) / self.sigma),
             "tracking_yaw": lambda: jnp.exp(-jnp.square(yaw) / self.sigma),
             "vertical": lambda: jnp.square(velocity[2]),

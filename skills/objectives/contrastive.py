@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks
+from repertoire.algos.rollout import draw
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError
 from repertoire.skills.latent import OneHot, Prior, Sphere
@@ -18,11 +19,6 @@ from repertoire.skills.objectives.entropy import Particles, draw_particles, unit
 
 #: A logit that counts nothing in a log-sum-exp and, unlike -inf, gives finite gradients where nothing else counts.
 NOTHING = -1e9
-
-
-def draw_latents(prior: Prior, key: Array, count: int) -> Array:
-    """`count` latents [N, D] of a prior: negatives that need no other samples of the batch."""
-    return jax.vmap(prior.sample)(jax.random.split(key, count))
 
 
 def log_mean_exp(x: Array) -> Array:
@@ -70,7 +66,7 @@ class Csf(Directed):
         """-(step^T z - contrast * log mean exp step^T z'), z' drawn from the prior."""
         step = self.encode(params, batch.next_features) - self.encode(params, batch.features)
         along = jnp.sum(step * self.direction(batch.z), axis=-1)
-        others = log_mean_exp(step @ self.direction(draw_latents(self.prior, key, self.negatives)).T)
+        others = log_mean_exp(step @ self.direction(draw(self.prior, key, self.negatives)).T)
         bound = along - self.contrast * others
         metrics = {"along": along.mean(), "others": others.mean(), "step": jnp.square(step).mean()}
         return -weighted_mean(bound, batch.weight), metrics
@@ -124,7 +120,7 @@ class Cic(Particles):
         ends = [self.embed(params, "state", s) for s in (batch.features, batch.next_features)]
         query = unit(self.embed(params, "pair", jnp.concatenate(ends, axis=-1))) / self.temperature
         own = unit(self.embed(params, "latent", batch.z))
-        others = unit(self.embed(params, "latent", draw_latents(self.prior, key, self.negatives)))
+        others = unit(self.embed(params, "latent", draw(self.prior, key, self.negatives)))
         positive = jnp.sum(query * own, axis=-1)
         return positive - log_mean_exp(jnp.concatenate([positive[:, None], query @ others.T], axis=-1))
 

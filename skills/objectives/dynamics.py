@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from repertoire.algos import networks
+from repertoire.algos.rollout import draw
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError, unknown
 from repertoire.skills.objectives.base import Base, each, weighted_mean
@@ -26,6 +27,8 @@ CLIP = 50.0
 #: Latents among which the goal rule chooses, where they are continuous.
 CANDIDATES = 64
 LOG_2PI = float(np.log(2 * np.pi))
+#: Least log root mean square of a step: that of a feature which never moves would fall for ever.
+STILL = -10.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Dads(Base):
             raise unknown(f"space of objective {self.name}", self.space, SPACES)
         if min(self.rank, self.alternatives, self.embedding) < 1 or min(self.min_std, self.scale_lr) <= 0:
             raise UserError("objective.rank, alternatives, embedding, min_std and scale_lr must be positive")
+        if self.spread < 0:
+            raise UserError(f"objective.spread must be at least 0, got {self.spread}")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -100,7 +105,7 @@ class Dads(Base):
     def rewards(self, params: Params, batch: FeatureBatch, key: Array) -> Array:
         """log q of the step under its own latent, over the mean under others, [B, 1]."""
         x = self.encode(params, batch.features)
-        step = (self.encode(params, batch.next_features) - x) * jnp.exp(-params["log_scale"])
+        step = (self.encode(params, batch.next_features) - x) * jnp.exp(-_log_scale(params))
         matrix, offset, sigma = self.dynamics(params, x)
         matrix, rest = matrix / sigma[..., None], (step - offset) / sigma
 
@@ -119,13 +124,14 @@ class Dads(Base):
         """Negative log likelihood of the steps, and that of their scale; in latent space also the spread terms."""
         x = self.encode(params, batch.features)
         target = jax.lax.stop_gradient(self.encode(params, batch.next_features))
-        scale = jnp.exp(jax.lax.stop_gradient(params["log_scale"]))
+        log_scale = _log_scale(params)
+        scale = jnp.exp(jax.lax.stop_gradient(log_scale))
         matrix, offset, sigma = self.dynamics(params, x)
         mean = jnp.einsum("ber,br->be", matrix, self.code(params, batch.z)) + offset
         error = (target - x) / scale - mean
         nll = jnp.mean(0.5 * jnp.square(error / sigma) + jnp.log(sigma) + 0.5 * LOG_2PI, axis=-1)
         length = jax.lax.stop_gradient(jnp.square(target - x))
-        scaling = jnp.mean(0.5 * length * jnp.exp(-2 * params["log_scale"]) + params["log_scale"], axis=-1)
+        scaling = jnp.mean(0.5 * length * jnp.exp(-2 * log_scale) + log_scale, axis=-1)
         total, metrics = weighted_mean(nll + scaling, batch.weight), {"nll": nll.mean(), "scale": scale.mean()}
         if self.space == "latent":
             apart = keep_apart(x, batch.weight)
@@ -135,17 +141,14 @@ class Dads(Base):
     def goal_latent(self, params: Params, features: Array, goal_features: Array) -> Array:
         """The latent whose mean step from s points most to the goal, [D] (ours: one step ahead, no planner)."""
         x, goal = self.encode(params, features), self.encode(params, goal_features)
-        z = jnp.eye(self.prior.size) if self.prior.discrete else self._draw(jax.random.key(0), CANDIDATES)
+        z = jnp.eye(self.prior.size) if self.prior.discrete else draw(self.prior, jax.random.key(0), CANDIDATES)
         matrix, offset, _ = self.dynamics(params, x)
-        steps = (self.code(params, z) @ matrix.T + offset) * jnp.exp(params["log_scale"])
+        steps = (self.code(params, z) @ matrix.T + offset) * jnp.exp(_log_scale(params))
         return z[jnp.argmax(steps @ (goal - x))]
 
     def _others(self, key: Array) -> Array:
         """Latents [L, D] of the mean: all skills, or draws."""
-        return jnp.eye(self.prior.size) if self.prior.discrete else self._draw(key, self.alternatives)
-
-    def _draw(self, key: Array, count: int) -> Array:
-        return jax.vmap(self.prior.sample)(jax.random.split(key, count))
+        return jnp.eye(self.prior.size) if self.prior.discrete else draw(self.prior, key, self.alternatives)
 
     def _net(self, inputs: int, outputs: int, out_scale: float = 1.0) -> networks.Network:
         return networks.mlp(inputs, self.hidden, outputs, self.activation, out_scale)
@@ -164,6 +167,10 @@ class Lpe(Dads):
     space: str = "latent"
 
     name: ClassVar[str] = "lpe"
+
+
+def _log_scale(params: Params) -> Array:
+    return jnp.maximum(params["log_scale"], STILL)
 
 
 def keep_apart(x: Array, weight: Array) -> Array:

@@ -74,10 +74,9 @@ class Metric(Directed):
 
     def init(self, key: Array, features: int) -> Params:
         """Encoder and distance parameters, and log lambda."""
-        encoder_key, distance_key = jax.random.split(key)
         return {
-            "encoder": self._net(features).init(encoder_key),
-            "distance": self.metric.init(distance_key, features),
+            "encoder": self._net(features).init(key),
+            "distance": self.metric.init(jax.random.fold_in(key, 1), features),
             "log_dual": jnp.log(jnp.asarray(self.dual_init)),
         }
 
