@@ -26,7 +26,7 @@ class _Stack(NamedTuple):
     members: tuple[int, ...]
     manifest: Mapping[str, Any]
     arrays: dict[str, np.ndarray]  # [m, ...]
-    index: np.ndarray  # [m, P]
+    reads: np.ndarray  # [m, P]
 
 
 class Bank:
@@ -82,8 +82,8 @@ class Bank:
     def _stack(self, members: list[int]) -> _Stack:
         arrays = [_acting(self.skills[i]) for i in members]
         stacked = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
-        index = np.stack([self._index[i] for i in members])
-        return _Stack(tuple(members), self.skills[members[0]].manifest, stacked, index)
+        reads = np.stack([self._index[i] for i in members])
+        return _Stack(tuple(members), self.skills[members[0]].manifest, stacked, reads)
 
 
 def labels(skills: Sequence[Skill]) -> tuple[str, ...]:
@@ -101,10 +101,10 @@ def _stack_act(stack: _Stack, obs: Array, latents: list[Array]) -> Array:
     """Actions [m, A]."""
     if len(latents) == 1:
         first = {k: v[0] for k, v in stack.arrays.items()}
-        return Skill(stack.manifest, first).act(obs[stack.index[0]], latents[0])[None]
+        return Skill(stack.manifest, first).act(obs[stack.reads[0]], latents[0])[None]
 
     def one(row: tuple[dict[str, Array], Array, Array]) -> Array:
         arrays, own, z = row
         return Skill(stack.manifest, arrays).act(own, z)  # type: ignore[arg-type]  # tracers in place of numpy
 
-    return jax.lax.map(one, (stack.arrays, obs[stack.index], jnp.stack(latents)), batch_size=BATCH)
+    return jax.lax.map(one, (stack.arrays, obs[stack.reads], jnp.stack(latents)), batch_size=BATCH)
