@@ -109,9 +109,7 @@ def batch_caller(
     return call, _nothing
 
 
-def scan_caller(
-    env: Env, worlds: int, steps: int, policy: bool = False
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def scan_caller(env: Env, worlds: int, steps: int, policy: bool = False) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Our env in a jitted scan, auto-reset as in a rollout."""
     params = _mlp(jax.random.key(1), (env.spec.obs.size("policy"), 256, 256, env.spec.action_size))
 
