@@ -163,7 +163,8 @@ def soft_target(
 
 def targets(params: Params, target: Params, nets: ActorCritic, batch: Batch, gamma: float, key: Array) -> Array:
     """`soft_target` [B, C] of a minibatch."""
-    action, log_prob = _sample(nets, params["policy"], batch.next_policy_in, key)
+    logits = nets.policy.apply(params["policy"]["net"], batch.next_policy_in)
+    action, log_prob = nets.head.sample(key, logits)
     next_q = nets.q.apply(target, jnp.concatenate([batch.next_critic_in, action], axis=-1))
     entropy = -jnp.exp(params["log_alpha"]) * log_prob
     one = jax.vmap(soft_target, in_axes=(0, 1, 0, 0, 0, None))
@@ -181,19 +182,14 @@ def actor_loss(
     policy: Params, q: Params, log_alpha: Array, nets: ActorCritic, batch: Batch, key: Array
 ) -> tuple[Array, Metrics]:
     """alpha log pi - (weighted value of the more pessimistic critic), averaged over the minibatch."""
-    action, log_prob = _sample(nets, policy, batch.policy_in, key)
+    logits = nets.policy.apply(policy["net"], batch.policy_in)
+    action, log_prob = nets.head.sample(key, logits)
     values = nets.q.apply(q, jnp.concatenate([batch.critic_in, action], axis=-1))
     lowest = (values * batch.weights).sum(-1).min(0)
     loss = (jnp.exp(log_alpha) * log_prob - lowest).mean()
-    return loss, {"loss/policy": loss, "policy/entropy": -log_prob.mean(), "policy/action": jnp.abs(action).mean()}
+    return loss, {"loss/policy": loss, "policy/entropy": -log_prob.mean(), "policy/std": nets.head.std(logits).mean()}
 
 
 def temperature_loss(log_alpha: Array, entropy: Array, target: float) -> Array:
     """Pulls the policy's `entropy` [] towards `target`: alpha rises while it is below."""
     return log_alpha * jax.lax.stop_gradient(entropy - target)
-
-
-def _sample(nets: ActorCritic, policy: Params, inputs: Array, key: Array) -> tuple[Array, Array]:
-    """(actions [B, A], log densities [B])."""
-    logits = nets.policy.apply(policy["net"], inputs)
-    return nets.head.sample(key, logits)

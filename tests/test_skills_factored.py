@@ -37,6 +37,11 @@ def two(**options):
     return registry.make("factored", factors=[POSITION, VELOCITY], layout=LAYOUT, **options)
 
 
+def same(ours, theirs):
+    """Equal but for the rounding of two differently compiled programs."""
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["metra", "diayn"])
 def test_one_factor_is_the_plain_objective(name):
     plain = registry.make(name, hidden=[8], hold=3, lr=1e-2)
@@ -46,15 +51,15 @@ def test_one_factor_is_the_plain_objective(name):
     assert factored.prior.hold == 3 and factored.channels == ("all",)
     params, data = factored.init(KEY, 5), batch(plain)
     own = params["all"]["own"]
-    np.testing.assert_array_equal(factored.rewards(params, data, KEY), plain.rewards(own, data, KEY))
-    np.testing.assert_array_equal(factored.weigh(data.z[0]), plain.weigh(data.z[0]))
+    same(factored.rewards(params, data, KEY), plain.rewards(own, data, KEY))
+    same(factored.weigh(data.z[0]), plain.weigh(data.z[0]))
     ours, theirs = (jax.jit(jax.grad(lambda p, o=o: o.loss(p, data, KEY)[0])) for o in (factored, plain))
-    jax.tree.map(np.testing.assert_array_equal, ours(params)["all"]["own"], grads := theirs(own))
+    jax.tree.map(same, ours(params)["all"]["own"], grads := theirs(own))
     updates, _ = factored.optimizer.update(ours(params), factored.optimizer.init(params), params)
     alone, _ = plain.optimizer.update(grads, plain.optimizer.init(own), own)
-    jax.tree.map(np.testing.assert_array_equal, updates["all"]["own"], alone)
+    jax.tree.map(same, updates["all"]["own"], alone)
     goal = (jnp.zeros(5), jnp.ones(5))
-    np.testing.assert_array_equal(factored.goal_latent(params, *goal), plain.goal_latent(own, *goal))
+    same(factored.goal_latent(params, *goal), plain.goal_latent(own, *goal))
 
 
 def test_each_factor_sees_its_own_features_and_latent():

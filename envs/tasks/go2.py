@@ -22,7 +22,7 @@ class Go2(Legged):
     trunk: ClassVar[str] = "base"
     feet: ClassVar[tuple[str, ...]] = ("FR_foot", "FL_foot", "RR_foot", "RL_foot")
     stance: ClassVar[float] = 0.27
-    fallen_height: ClassVar[float] = 0.12
+    fall_height_m: ClassVar[float] = 0.12
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ class Squatting(Target):
     weights: Mapping[str, float] = _weights(goal=5.0, upper_posture=1.0)
 
     goal_slice: ClassVar[Slice] = Slice("height_error", 1, "m")
-    fallen_height: ClassVar[float] = 0.15
+    fall_height_m: ClassVar[float] = 0.15
 
     def draw(self, key: Array, origin: Array, previous: Array) -> Array:
         """Normal with standard deviation 0.2 m around the usual height, clipped."""

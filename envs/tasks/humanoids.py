@@ -68,7 +68,7 @@ class G1(Humanoid):
     substeps: ClassVar[int] = 8
     preset: ClassVar[str] = "g1"
     stance: ClassVar[float] = 0.76
-    fallen_height: ClassVar[float] = 0.4
+    fall_height_m: ClassVar[float] = 0.4
     pitch_joints: ClassVar[tuple[str, ...]] = ("hip_pitch", "knee", "ankle_pitch")
     reach: ClassVar[float] = 0.15
     squat: ClassVar[tuple[float, float, float]] = (0.728, 0.2, 0.8)
@@ -83,7 +83,7 @@ class H1(Humanoid):
     xml: ClassVar[str] = "h1.xml"
     preset: ClassVar[str] = "h1"
     stance: ClassVar[float] = 1.0
-    fallen_height: ClassVar[float] = 0.5
+    fall_height_m: ClassVar[float] = 0.5
     pitch_joints: ClassVar[tuple[str, ...]] = ("hip_pitch", "knee", "ankle")
     reach: ClassVar[float] = 0.25
     squat: ClassVar[tuple[float, float, float]] = (0.89, 0.2, 1.1)

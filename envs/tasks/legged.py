@@ -51,8 +51,8 @@ class Legged(PDRobot):
     fields: ClassVar[tuple[str, ...]] = ("sensordata", "actuator_force")
     feet: ClassVar[tuple[str, ...]] = ()  # sites; shapes whose names begin so may touch the ground
     stance: ClassVar[float] = 0.0  # m, height of the root that the style asks for
-    fallen_height: ClassVar[float] = 0.0  # m, of the root
-    fallen_tilt: ClassVar[float] = 1.05  # rad
+    fall_tilt_deg: ClassVar[float] = 60.0
+    fall_height_m: ClassVar[float] = 0.0
     #: Sensor noise under randomisation, half-widths: those of MuJoCo Playground.
     noise: ClassVar[Mapping[str, float]] = {"gravity": 0.05, "gyro": 0.2, "joint_pos": 0.03, "joint_vel": 1.5}
 
@@ -79,7 +79,9 @@ class Legged(PDRobot):
         """Places in sensordata of each foot's shapes [F, k], and of all other shapes."""
         model = self.model
         names = {i: mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_SENSOR, i) for i in range(model.nsensor)}
-        places = {n.removeprefix("touch_"): int(model.sensor_adr[i]) for i, n in names.items() if "touch_" in n}
+        places = {
+            n.removeprefix("touch_"): int(model.sensor_adr[i]) for i, n in names.items() if n.startswith("touch_")
+        }
         feet = [[a for n, a in places.items() if n.startswith(foot)] for foot in self.feet]
         own = {a for foot in feet for a in foot}
         return np.asarray(feet), np.asarray([a for a in places.values() if a not in own])
@@ -148,8 +150,6 @@ class Legged(PDRobot):
             "last_action": "action",
         }
 
-    # -- reward and end ----------------------------------------------------------------------------------------------
-
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
         """The terms that have a weight, times the control period."""
         rates = self.rates(before, data, action, memory)
@@ -186,8 +186,8 @@ class Legged(PDRobot):
 
     def fallen(self, data: Data) -> Array:
         """Whether the trunk lies on the ground or leans too far, [] bool."""
-        upright = -rotations.gravity(data.qpos[3:7])[2] > math.cos(self.fallen_tilt)
-        return ~upright | (data.qpos[2] < self.fallen_height)
+        upright = -rotations.gravity(data.qpos[3:7])[2] > math.cos(math.radians(self.fall_tilt_deg))
+        return ~upright | (data.qpos[2] < self.fall_height_m)
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """A fall, where that ends the episode."""

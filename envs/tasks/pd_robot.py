@@ -138,7 +138,7 @@ class PDRobot(Robot):
         return memory.replace(
             actions=jnp.concatenate([action[None], memory.actions[:-1]]),
             push=jnp.where(due, push, memory.push),
-            push_in=jnp.where(due, push_in, memory.push_in - 1),
+            push_in=jnp.where(due, jnp.maximum(push_in, 1), memory.push_in) - 1,
         )
 
     def _next_push(self, key: Array) -> tuple[Array, Array]:
@@ -147,7 +147,7 @@ class PDRobot(Robot):
         speed = _draw(speed_key, (), self.ranges.push)
         angle = jax.random.uniform(angle_key, (), minval=-math.pi, maxval=math.pi)
         linear = speed * jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros(())])
-        steps = _draw(time_key, (), self.ranges.push_interval) / self.dt
+        steps = jnp.round(_draw(time_key, (), self.ranges.push_interval) / self.dt)
         return jnp.concatenate([linear, _draw(spin_key, (3,), self.ranges.push_spin)]), steps.astype(jnp.int32)
 
 
