@@ -26,6 +26,8 @@ class AntWalled(Walled, Ant):
     def spec_mjcf(self) -> mujoco.MjSpec:
         """Ant, walls and the number of pairs that MJX looks at."""
         spec = super().spec_mjcf()
+        for numeric in spec.numerics:  # MJX finds a numeric by its number, not its address: ours must be the first
+            spec.delete(numeric)
         spec.add_numeric(name="max_geom_pairs", size=1, data=[MJX_PAIRS])
         return spec
 
