@@ -26,6 +26,8 @@ class SearchConfig:
       horizon: length of a sequence. candidates: sequences per iteration. iterations: refinements.
       elites: the best few of `cem`. temperature: of `mppi`, in the unit of the cost.
       std: first (`mppi`: constant) standard deviation. floor: least standard deviation of `cem`.
+      correlation: of the noise between one step and the next, in [0, 1): without it long sequences stay where they are
+        (coloured noise, Pinneri et al. 2020).
     """
 
     method: str = "cem"
@@ -36,6 +38,7 @@ class SearchConfig:
     temperature: float = 0.1
     std: float = 1.0
     floor: float = 0.1
+    correlation: float = 0.5
 
     def __post_init__(self) -> None:
         if self.method not in WEIGHTS:
@@ -46,6 +49,8 @@ class SearchConfig:
         for name in ("temperature", "std"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.correlation < 1:
+            raise UserError(f"search.correlation must lie in 0 .. 1, got {self.correlation}")
         if self.elites > self.candidates:
             raise UserError(f"search.elites ({self.elites}) must not exceed search.candidates ({self.candidates})")
 
@@ -64,8 +69,7 @@ def search(cost: Callable[[Array], Array], start: Array, key: Array, config: Sea
 
     def iterate(carry: tuple[Array, Array, Found], key: Array) -> tuple[tuple[Array, Array, Found], None]:
         mean, std, found = carry
-        noise = jax.random.normal(key, (config.candidates, *mean.shape))
-        tried = (mean + std * noise).at[0].set(mean)
+        tried = (mean + std * _noise(key, (config.candidates, *mean.shape), config.correlation)).at[0].set(mean)
         costs = jnp.nan_to_num(jax.vmap(cost)(tried), nan=WORST, posinf=WORST)
         weights = WEIGHTS[config.method](costs, config)
         mean = jnp.tensordot(weights, tried, 1)
@@ -78,6 +82,18 @@ def search(cost: Callable[[Array], Array], start: Array, key: Array, config: Sea
 
     first = (start, jnp.full_like(start, config.std), Found(start, start, jnp.asarray(jnp.inf)))
     return jax.lax.scan(iterate, first, keys)[0][2]
+
+
+def _noise(key: Array, shape: tuple[int, ...], correlation: float) -> Array:
+    """Standard normal [N, H, D], an autoregressive process along H."""
+    white = jax.random.normal(key, shape)
+
+    def follow(before: Array, fresh: Array) -> tuple[Array, Array]:
+        now = correlation * before + (1 - correlation**2) ** 0.5 * fresh
+        return now, now
+
+    rest = jax.lax.scan(follow, white[:, 0], jnp.swapaxes(white[:, 1:], 0, 1))[1]
+    return jnp.concatenate([white[:, :1], jnp.swapaxes(rest, 0, 1)], 1)
 
 
 def _elite_weights(costs: Array, config: SearchConfig) -> Array:

@@ -121,8 +121,8 @@ MODELS = {
     "point": (1.0, 1e-3),
     "point_maze": (1.0, 1e-3),
 }
-#: Cells so small that the ant stands between walls, and against the block, from the start.
-OPTIONS = {"point": {"disc": True}, "ant_maze": {"cell": 1.6}, "ant_push": {"cell": 1.6}}
+#: Cells so small that the ant touches the walls within a few steps.
+OPTIONS = {"point": {"disc": True}, "ant_maze": {"cell": 2.0}, "ant_push": {"cell": 2.0}}
 
 
 @pytest.mark.slow

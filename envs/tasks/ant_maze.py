@@ -14,6 +14,7 @@ from repertoire.envs.types import Array, Data, Slice, Start
 
 #: MJX computes all pairs of a kind, hundreds here, unless told to look at the nearest; other engines ignore this.
 MJX_PAIRS = 48
+MARGIN = 0.01  # m, of every geom of ant.xml; that of a pair is the sum
 #: The block of AntPush: side in cells, gap over the floor m, mass kg, damping N s/m; and where the goal lies, in cells.
 BLOCK_FIT, BLOCK_GAP, BLOCK_MASS, BLOCK_DAMPING = 0.98, 0.1, 0.5, 2.0
 GOAL_BEYOND = 3 / 8
@@ -28,6 +29,8 @@ class AntWalled(Walled, Ant):
         spec = super().spec_mjcf()
         for numeric in spec.numerics:  # MJX finds a numeric by its number, not its address: ours must be the first
             spec.delete(numeric)
+        for geom in spec.geoms:  # MJX sees a capsule and a box only once they overlap: the floor takes all margin
+            geom.margin = 2 * MARGIN if geom.name == "floor" else 0.0
         spec.add_numeric(name="max_geom_pairs", size=1, data=[MJX_PAIRS])
         return spec
 
@@ -83,6 +86,7 @@ class AntPush(AntWalled):
             type=mujoco.mjtGeom.mjGEOM_BOX,
             size=[side, side, half - BLOCK_GAP],
             mass=BLOCK_MASS,
+            margin=0.0,
             conaffinity=1,
             rgba=[0.8, 0.3, 0.2, 1.0],
         )
