@@ -1,8 +1,7 @@
 """Skill graph: nodes are options (a skill with a latent), edges are measured hand-offs, searched for a way to a goal.
 
-Every option moves the root by what was measured of it after its predecessor, so the shortest chain of options is a
-shortest path over (option done last, cell of the plane). Chains of skills by what precedes what: options and their
-landmarks in Konidaris and Barto (2009); here nothing is learned, all edges are measured.
+Every option moves the root by what was measured of it after its predecessor, so the best chain of options (skill
+chaining, Konidaris and Barto 2009) is a shortest path over (option done last, cell of the plane).
 """
 
 from __future__ import annotations
@@ -41,8 +40,6 @@ def graph_of(measured: HandOffs, least: float = 0.5) -> SkillGraph:
     """Graph of measured hand-offs; those that succeed less often than `least` are no edges."""
     if measured.fresh.shape[-1] != 2:
         raise UserError("a skill graph finds its way in the plane: the robot's position must be (x, y)")
-    if not 0 < least <= 1:
-        raise UserError(f"controller.least must lie above 0 and at most at 1, got {least}")
     moves = np.concatenate([measured.after.mean(2), measured.fresh.mean(1)[None]])
     success = np.concatenate([measured.success, np.ones((1, len(measured.fresh)))])
     cost = np.where(success >= least, 1 / np.maximum(success, least), np.inf)
@@ -104,7 +101,7 @@ def path(graph: SkillGraph, cells: Lattice, value: np.ndarray, start: np.ndarray
     Raises `UserError` when there is no path.
     """
     last, at, found = graph.start, np.asarray(start, float), []
-    longest = SLACK * value[(last, *cells.index(at))] + SLACK
+    longest = SLACK * check_path(value, cells, start) + SLACK
     while value[(last, *cells.index(at))] > 0:
         ends = at + graph.moves[last]
         onward = [
@@ -114,14 +111,26 @@ def path(graph: SkillGraph, cells: Lattice, value: np.ndarray, start: np.ndarray
             for b, end in enumerate(ends)
         ]
         if not np.isfinite(min(onward)) or len(found) >= longest:
-            raise UserError(
-                f"the skill graph has no path from ({start[0]:.3g}, {start[1]:.3g}): more options "
-                "(controller.per_skill), shorter ones (controller.hold), or a lower controller.least may give one"
-            )
+            raise _no_path(start)
         last = int(np.argmin(onward))
         at = ends[last]
         found.append(last)
     return found
+
+
+def check_path(value: np.ndarray, cells: Lattice, start: np.ndarray) -> float:
+    """Least cost from a fresh start at `start` (x, y), m. Raises `UserError` when there is no path."""
+    cost = float(value[(-1, *cells.index(start))])
+    if not np.isfinite(cost):
+        raise _no_path(start)
+    return cost
+
+
+def _no_path(start: np.ndarray) -> UserError:
+    return UserError(
+        f"the skill graph has no path from ({start[0]:.3g}, {start[1]:.3g}) to the goal: more (controller.per_skill) "
+        "or shorter (controller.hold) options, a lower navigate.least or navigate.margin may give one"
+    )
 
 
 def _edges(graph: SkillGraph, cells: Lattice) -> Iterator[tuple[int, int, float, np.ndarray, np.ndarray]]:
@@ -141,9 +150,12 @@ def parts(graph: SkillGraph, cells: Lattice) -> np.ndarray:
 def _shifted(x: np.ndarray, shift: np.ndarray, outside: float | bool) -> np.ndarray:
     """y[i, j] = x[i + shift_0, j + shift_1], `outside` beyond the border."""
     y = np.full_like(x, outside)
-    (i, j), (n, m) = shift.astype(int), x.shape
-    if abs(i) < n and abs(j) < m:
-        y[max(-i, 0) : n - max(i, 0), max(-j, 0) : m - max(j, 0)] = x[
-            max(i, 0) : n + min(i, 0), max(j, 0) : m + min(j, 0)
-        ]
+    (to_x, from_x), (to_y, from_y) = (_overlap(int(i), n) for i, n in zip(shift, x.shape, strict=True))
+    y[to_x, to_y] = x[from_x, from_y]
     return y
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Where y[i] = x[i + shift] has a source among `size` entries, and the source."""
+    first, last = max(-shift, 0), max(size - max(shift, 0), 0)
+    return (slice(first, last), slice(first + shift, last + shift)) if first < last else (slice(0), slice(0))

@@ -58,6 +58,13 @@ class HandOffs(NamedTuple):
         }
 
 
+def check(env: MacroEnv) -> None:
+    """`UserError` for an env whose hand-offs cannot be measured: without a list of options, or without a position."""
+    if not env.spec.discrete:
+        raise UserError("a skill graph needs controller.mode=choice: its nodes are a list of options")
+    position_index(env.env.spec)
+
+
 def measure(env: MacroEnv, key: Array, worlds: int, run_up: int = 1) -> HandOffs:
     """Every option from `worlds` fresh starts, and every option from the end states of every option.
 
@@ -66,11 +73,10 @@ def measure(env: MacroEnv, key: Array, worlds: int, run_up: int = 1) -> HandOffs
       run_up: macro steps of the first option before the hand-off.
 
     Raises:
-      UserError: an env without options or position.
+      UserError: see `check`.
     """
+    check(env)
     n = env.spec.discrete
-    if not n:
-        raise UserError("a skill graph needs controller.mode=choice: its nodes are a list of options")
     if worlds < 1 or run_up < 1:
         raise UserError(f"controller.worlds and controller.run_up must be at least 1, got {worlds} and {run_up}")
     index, options = position_index(env.env.spec), jnp.arange(n)
@@ -82,13 +88,15 @@ def measure(env: MacroEnv, key: Array, worlds: int, run_up: int = 1) -> HandOffs
         return after, moved, ~(after.terminated | after.truncated)
 
     def chain(state: State, option: Array) -> tuple[Array, Array, Array]:
-        """One fresh world [..]: displacement [d], then that of all options [n, d], and whether it all was whole [n]."""
-        state, fresh, whole = act(state, option)
-        for _ in range(run_up - 1):
-            state, _, still = act(state, option)
-            whole = whole & still
+        """Of one fresh world: displacement [d], then that of all options [n, d], and whether all was whole [n]."""
+
+        def again(state: State, _: None) -> tuple[State, tuple[Array, Array]]:
+            state, moved, whole = act(state, option)
+            return state, (moved, whole)
+
+        state, (moves, whole) = jax.lax.scan(again, state, None, length=run_up)
         _, moved, still = jax.vmap(act, in_axes=(None, 0))(state, options)
-        return fresh, moved, whole & still
+        return moves[0], moved, whole.all() & still
 
     @jax.jit
     def run(key: Array) -> tuple[Array, Array, Array]:

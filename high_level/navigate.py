@@ -13,7 +13,7 @@ from repertoire.envs.tasks.goals import Goal
 from repertoire.envs.tasks.maze import Walled
 from repertoire.envs.types import State
 from repertoire.errors import UserError
-from repertoire.high_level.graph import Lattice, SkillGraph, cost_to_go, lattice, parts, path
+from repertoire.high_level.graph import Lattice, SkillGraph, check_path, cost_to_go, lattice, parts
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
 
@@ -39,8 +39,10 @@ class NavigateConfig:
     reach: float = 20.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.least <= 1:
+            raise UserError(f"controller.navigate.least must lie above 0 and at most at 1, got {self.least}")
         if not (self.cells >= 1 and self.margin >= 0 and self.reach > 0):
-            raise UserError("a skill graph needs controller.cells >= 1, controller.margin >= 0, controller.reach > 0")
+            raise UserError("controller.navigate needs cells >= 1, margin >= 0 and reach > 0")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
         goals, starts = np.zeros((1, 2)), -drawn
     value = np.stack([cost_to_go(graph, cells, goal, max(task.radius, cell / 2)) for goal in goals])
     for i, start in enumerate(starts):
-        path(graph, cells, value[i if walled else 0], start)
+        check_path(value[i if walled else 0], cells, start)
     return Field(cells, goals, value, walled)
 
 
@@ -92,7 +94,7 @@ def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:
     moves, price = jnp.asarray(graph.moves), jnp.asarray(np.where(np.isfinite(graph.cost), graph.cost, LOST))
     far = np.linalg.norm(cells.centres - field.goals[:, None, None], axis=-1)[:, None]
     value = jnp.asarray(np.where(np.isfinite(field.value), field.value, LOST + far), jnp.float32)
-    free, low = jnp.asarray(cells.free), jnp.asarray(cells.low)
+    free, low, goals = jnp.asarray(cells.free), jnp.asarray(cells.low), jnp.asarray(field.goals)
     options, looks = jnp.arange(graph.start), jnp.asarray(parts(graph, cells))[:, None, None]
 
     def cell_of(xy: Array) -> tuple[Array, Array]:
@@ -100,9 +102,9 @@ def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:
         return jnp.clip(found[..., 0], 0, free.shape[0] - 1), jnp.clip(found[..., 1], 0, free.shape[1] - 1)
 
     def step(key: Array, state: State, last: Array) -> tuple[Array, Array]:
-        here, way = state.obs["features"][index], offset(state)
-        at = here if field.absolute else -way
-        which = jnp.argmin(jnp.linalg.norm(jnp.asarray(field.goals) - here - way, axis=-1)) if field.absolute else 0
+        here, ahead = state.obs["features"][index], offset(state)
+        at = here if field.absolute else -ahead
+        which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if field.absolute else 0
         way = at + looks * moves[last]  # [parts, n, 2]
         blocked = ~free[cell_of(way)].all(0)
         onward = price[last] + value[which, options, *cell_of(way[-1])] + LOST * blocked

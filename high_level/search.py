@@ -45,14 +45,14 @@ class SearchConfig:
             raise unknown("search method", self.method, WEIGHTS)
         for name in ("horizon", "candidates", "iterations", "elites"):
             if getattr(self, name) < 1:
-                raise UserError(f"search.{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"controller.search.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("temperature", "std"):
             if not getattr(self, name) > 0:
-                raise UserError(f"search.{name} must be above 0, got {getattr(self, name)}")
+                raise UserError(f"controller.search.{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.correlation < 1:
-            raise UserError(f"search.correlation must lie in 0 .. 1, got {self.correlation}")
+            raise UserError(f"controller.search.correlation must lie in 0 .. 1, got {self.correlation}")
         if self.elites > self.candidates:
-            raise UserError(f"search.elites ({self.elites}) must not exceed search.candidates ({self.candidates})")
+            raise UserError(f"controller.search.elites must be at most candidates={self.candidates}, got {self.elites}")
 
 
 class Found(NamedTuple):

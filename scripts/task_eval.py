@@ -112,10 +112,16 @@ def summary(found: Episodes) -> dict[str, float]:
 
 def baselines(learner: Learner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
-    rules: dict[str, Rule] = {"random": random(learner)}
     if isinstance(learner.env, MacroEnv):
-        with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
-            rules["zero_shot"] = goals.zero_shot(learner.env)
+        return controller_baselines(learner.env)
+    return {"random": random(learner)}
+
+
+def controller_baselines(env: MacroEnv) -> dict[str, Rule]:
+    """Rules over the same skills that cost nothing."""
+    rules: dict[str, Rule] = {"random": goals.random_skills(env)}
+    with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
+        rules["zero_shot"] = goals.zero_shot(env)
     return rules
 
 

@@ -1,4 +1,4 @@
-"""`train-controller`: the same learner over a macro env of frozen skills."""
+"""`train-controller`: the same learner over a macro env of frozen skills, or a planner that needs none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config
+from repertoire.scripts import config, planning
 from repertoire.scripts.train import learn
 from repertoire.skills.library import Library
 
@@ -23,7 +23,8 @@ def run(cfg: dict[str, Any]) -> RunDir:
     store = Library(cfg["library"])
     references = cfg["skills"] if isinstance(cfg["skills"], list) else [cfg["skills"]]
     before = {r: store.load(r).digest() for r in references}
-    done = learn(KIND, cfg, f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}")
+    name = f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}"
+    done = (planning.run if planning.is_planned(cfg) else learn)(KIND, cfg, name)
     moved = [r for r, digest in before.items() if store.load(r).digest() != digest]
     if moved:
         raise UserError(f"frozen skills changed during training: {', '.join(moved)}")

@@ -129,8 +129,8 @@ def test_a_graph_without_a_way_says_so(maze, measured):
     with pytest.raises(UserError, match="has no goal in the plane"):
         env = registry.make("point", "native")
         navigate.field_of(MacroEnv(env, maze.options, 10), graph, navigate.NavigateConfig())
-    with pytest.raises(UserError, match=r"controller\.least"):
-        graph_of(measured, least=0.0)
+    with pytest.raises(UserError, match=r"navigate\.least"):
+        navigate.NavigateConfig(least=0.0)
     with pytest.raises(UserError, match=r"controller\.mode=choice"):
         handoff.measure(MacroEnv(maze.env, Options(maze.options.skills, maze.env.spec, "latent"), 10), KEY, 1)
 
