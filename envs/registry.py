@@ -8,7 +8,7 @@ from typing import Any
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, go2, goals, humanoid_skills, humanoids, hurdle, point, robots
+from repertoire.envs.tasks import ant, ant_maze, forward, go2, goals, humanoid_skills, humanoids, hurdle, point, robots
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -27,6 +27,8 @@ TASKS: dict[str, type[Task]] = {
         forward.Walker2dForward,
         forward.HumanoidForward,
         goals.AntMultiGoals,
+        ant_maze.AntMaze,
+        ant_maze.AntPush,
         goals.HalfCheetahGoal,
         hurdle.HalfCheetahHurdle,
         point.Point,

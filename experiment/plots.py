@@ -163,6 +163,30 @@ def _draw_paths(axes: Any, xy: np.ndarray, colours: np.ndarray, labels: Sequence
         axes.legend(fontsize=7, frameon=False, ncols=2 if len(seen) > 10 else 1, loc="best")
 
 
+def heatmap(path: str | os.PathLike[str], values: np.ndarray, *, title: str, xlabel: str, ylabel: str) -> Path:
+    """Shares [N, M] in 0 .. 1 as a coloured matrix, row 0 on top; numbers inside where they can be read.
+
+    Raises:
+      UserError: wrong shape, disk full or read-only.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 2 or not values.size:
+        raise UserError(f"heatmap wants values [N, M], got {list(values.shape)}")
+    figure = _figure(5.2, 4.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="viridis")
+    figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
+    if values.size <= 100:
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if value < 0.6 else _INK
+            axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
+    axes.tick_params(colors=_INK, labelsize=8, length=3, color=_GRID)
+    axes.set_xlabel(xlabel, color=_INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=_INK, fontsize=9)
+    axes.set_title(title, color=_INK, fontsize=10)
+    return _save(figure, path)
+
+
 def curves(
     path: str | os.PathLike[str],
     panels: Mapping[str, Sequence[Series]],

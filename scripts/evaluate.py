@@ -8,7 +8,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, skill_eval, train, train_skills
+from repertoire.scripts import build, config, planning, skill_eval, train, train_skills
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -20,11 +20,13 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Evaluate `run=` and print the figures."""
     if cfg["rollouts"] < 2:
         raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
-    opened, learner, state = load(cfg)
-    if opened.kind == "train-skills":
-        found = _skills(opened, learner, state, cfg)
+    opened = RunDir.open(cfg["run"])
+    if planning.is_planned(opened.config):
+        found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"])
     else:
-        found = train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"])
+        opened, learner, state = load(cfg)
+        measured = _skills if opened.kind == "train-skills" else _policy
+        found = measured(opened, learner, state, cfg)
     write_json(opened.path / "evaluation.json", found)
     for key, value in found.items():
         if not isinstance(value, list | dict):
@@ -39,6 +41,8 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
 def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
     """(run, learner, state) of `run=`; its config decides everything but the physics backend."""
     opened = RunDir.open(cfg["run"])
+    if planning.is_planned(opened.config):
+        raise UserError(f"run {opened.name} holds no trained policy: it can be evaluated and drawn, not exported")
     resolved = {**opened.config, "physics": cfg.get("physics", "auto")}
     build.prepare(resolved)
     learner = build.learner_of(opened.kind, resolved)
@@ -47,6 +51,10 @@ def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
 
 def _interval(found: dict[str, float] | None) -> str:
     return f"  IQM {found['iqm']:.4g} [{found['low']:.4g}, {found['high']:.4g}]" if found else ""
+
+
+def _policy(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
+    return train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"])
 
 
 def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:

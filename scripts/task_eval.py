@@ -18,6 +18,7 @@ from repertoire.errors import UserError
 from repertoire.experiment import plots, video
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule, memoryless
 
 #: (key, env state) -> action of the env at hand (macro action for controllers).
 Rule = Callable[[Any, Any], Any]
@@ -59,12 +60,13 @@ def random(learner: AnyLearner) -> Rule:
     return lambda key, s: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-def episodes(env: Any, rule: Rule, key: Any, count: int) -> Episodes:
+def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episodes:
     """Play `count` episodes of the task to their end; steps after the end are masked."""
+    stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
 
     def step(carry: Any, key: Any) -> Any:
-        states, ended = carry
-        actions = jax.vmap(rule)(jax.random.split(key, count), states)
+        states, ended, memory = carry
+        actions, memory = jax.vmap(stateful.step)(jax.random.split(key, count), states, memory)
         if isinstance(env, MacroEnv):
             stepped, trace = jax.vmap(env.trace)(states, actions)
             row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
@@ -74,13 +76,14 @@ def episodes(env: Any, rule: Rule, key: Any, count: int) -> Episodes:
             one = (stepped.data.qpos, stepped.obs["features"], stepped.reward, ~ended, stepped.memory)
             out = jax.tree.map(lambda x: x[None], one)
         kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        return (kept, ended | stepped.terminated | stepped.truncated), out
+        return (kept, ended | stepped.terminated | stepped.truncated, memory), out
 
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), env.spec.episode_length)
-        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool)), keys)
+        memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
+        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
 
     qpos, features, reward, alive, memory = jax.tree.map(np.asarray, _no_keys(run(key)))
@@ -110,10 +113,16 @@ def summary(found: Episodes) -> dict[str, float]:
 
 def baselines(learner: AnyLearner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
-    rules: dict[str, Rule] = {"random": random(learner)}
     if isinstance(learner.env, MacroEnv):
-        with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
-            rules["zero_shot"] = goals.zero_shot(learner.env)
+        return controller_baselines(learner.env)
+    return {"random": random(learner)}
+
+
+def controller_baselines(env: MacroEnv) -> dict[str, Rule]:
+    """Rules over the same skills that cost nothing."""
+    rules: dict[str, Rule] = {"random": goals.random_skills(env)}
+    with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
+        rules["zero_shot"] = goals.zero_shot(env)
     return rules
 
 

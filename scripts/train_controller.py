@@ -1,4 +1,4 @@
-"""`train-controller`: the same learner over a macro env of frozen skills; the controller is frozen in turn."""
+"""`train-controller`: a learner over a macro env of frozen skills, frozen in turn; or a planner that needs none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level.frozen import freeze
-from repertoire.scripts import build, config, session
+from repertoire.scripts import build, config, planning, session
 from repertoire.scripts.train import learn
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -23,10 +23,11 @@ def main(verb: str, args: list[str]) -> None:
 
 
 def run(cfg: dict[str, Any]) -> RunDir:
-    """Train, evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
+    """Train (or make), evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
     before = _digests(build.pinned(cfg, KIND))
-    kind = cfg["controller"]["kind"]
-    return learn(KIND, cfg, f"controller-{cfg['env']['name']}-{kind}", functools.partial(_keep, before))
+    name = f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}"
+    work = planning.run if planning.is_planned(cfg) else learn
+    return work(KIND, cfg, name, functools.partial(_keep, before))
 
 
 def _keep(

@@ -1,0 +1,94 @@
+"""`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
+
+import pytest
+
+from repertoire.errors import UserError
+from repertoire.experiment.files import read_json
+from repertoire.scripts import build, cli, config, planning
+from repertoire.skills.library import Library
+
+COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
+          "controller.per_skill=8", "video=false", "logging.quiet=true", "env.reset_noise=0.0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(oracle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planning")
+    assert Library(folder / "library").add(oracle) == "oracle@1"
+    return folder
+
+
+@pytest.fixture
+def there(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+WALK = "controller.script=[{choice:0,steps:2},{choice:6,steps:2},{choice:4}]"
+
+
+def test_a_script_from_the_command_line(there, capsys):
+    cli.main([*COMMON, "controller=script", WALK, "run_dir=script"])
+    found = read_json(there / "script" / "evaluation.json")
+    assert found["rules"]["script"]["return"] == 1.0 == found["return"]
+    assert set(found["rules"]) == {"script", "random"}  # no zero-shot rule for choices
+    assert (there / "script" / "plots" / "paths.png").exists()
+    cli.main(["evaluate", "run=script", "rollouts=2"])
+    assert "script       return 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["export", "run=script"])
+    assert "holds no trained policy" in capsys.readouterr().err
+
+
+def test_a_graph_from_the_command_line(there, capsys):
+    cli.main([*COMMON, "controller=graph", "controller.worlds=1", "controller.run_up=1", "controller.hold=10",
+              "controller.navigate.margin=0.3", "run_dir=graph"])  # fmt: skip
+    found = read_json(there / "graph" / "evaluation.json")
+    assert found["return"] == 1.0 and found["rules"]["graph"]["handoff_failures"] == 0.0
+    assert found["rules"]["graph"]["fresh_displacement_m"] == pytest.approx(1.0, abs=1e-3)
+    assert (there / "graph" / "plots" / "handoffs.png").exists()
+    before = (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns
+    cli.main(["rollout", "run=graph", "count=1"])
+    assert (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns == before  # measured once
+    assert "paths.png" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_learned_dynamics_from_the_command_line(there):
+    """Between walls the dynamics depend on the place, and the ensemble learns it."""
+    cli.main([*COMMON, "controller=plan", "controller.model=learned", "controller.search.horizon=8", "num_seeds=2",
+              "controller.dynamics.members=2", "total_steps=200000", "controller.dynamics.updates=2000",
+              "run_dir=learned"])  # fmt: skip
+    found = read_json(there / "learned" / "evaluation.json")
+    assert len(found["seeds"]) == 2 and {"plan", "zero_shot", "random"} == set(found["rules"])
+    assert found["rules"]["plan"]["dynamics_position_error_m"] < 0.2
+    assert found["rules"]["plan"]["return"] >= found["rules"]["zero_shot"]["return"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["controller=plan", "controller.model=learnt"], "did you mean 'learned'"),
+        (["controller=plan", "controller.search.method=cme"], "did you mean 'cem'"),
+        (["controller=plan", "controller.search.horizon=two"], "controller.search.horizon must be a whole number"),
+        (["controller=plan", "controller.episodes=1"], "episodes must be at least 2"),
+        (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
+        (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
+        (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
+        (["controller=script"], "at least one stage"),
+    ],
+)
+def test_bad_input_is_one_line(there, tmp_path, args, says):
+    cfg = config.compose("train_controller", [*COMMON[1:], *args, f"run_dir={tmp_path}/run"])
+    with pytest.raises(UserError, match=says) as error:
+        planning.run("train-controller", cfg, "x")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_planners_see_the_env_of_the_run(there):
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=script", "env.cell=3.0"])
+    env = planning.macro_of(cfg, cfg["env"])
+    assert env.env.task.cell == 3.0 and env.hold == 20 and env.gamma == cfg["algo"]["gamma"]
+    assert env.spec.discrete == 8 and planning.is_planned(cfg)
+    assert not planning.is_planned(config.compose("train_controller", ["skills=[oracle]"]))
+    assert build.env_of({**cfg, "env": {"name": "point"}}).spec.name == "point"
