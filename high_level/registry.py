@@ -14,21 +14,33 @@ from repertoire.skills.skill import Skill
 
 
 class Kind(NamedTuple):
-    """Settings of a kind of controller, and what makes its composer from (skills, env spec, settings)."""
+    """A kind of controller.
+
+    Attributes:
+      config: settings of its composer. make: (skills, env spec, settings) -> composer.
+      trained: whether a policy is trained; where none is, a rule decides (`scripts.planning`).
+    """
 
     config: type
     make: Callable[[Sequence[Skill], EnvSpec, Any], Composer]
+    trained: bool = True
 
 
-_BLEND = Kind(BlendConfig, Blend)
+_BLEND, _SEQUENCE = Kind(BlendConfig, Blend), Kind(SequenceConfig, sequence)
+_RULE = _SEQUENCE._replace(trained=False)
 #: `controller.kind` -> kind; blends differ by their settings alone.
 KINDS: dict[str, Kind] = {
-    "sequence": Kind(SequenceConfig, sequence),
+    "sequence": _SEQUENCE,
     "parameterized": Kind(ParameterizedConfig, Parameterized),
     "blend": _BLEND,
     "switch": _BLEND,
     "multiply": _BLEND,
     "residual": _BLEND,
+    "plan": _RULE,
+    "graph": _RULE,
+    "script": _RULE,
+    "zero_shot": _RULE,
+    "random": _RULE,
 }
 
 

@@ -37,4 +37,4 @@ def space_of(env: MacroEnv) -> Space:
     n = env.spec.discrete
     if n:
         return Space(n, jnp.argmax, lambda action: jax.nn.one_hot(action, n), sample)
-    return Space(env.spec.action_size, lambda x: x, lambda action: env.options.resolve(action)[0], sample)
+    return Space(env.spec.action_size, lambda x: x, lambda action: env.composer.resolve(action)[0], sample)

@@ -122,6 +122,8 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
     settings = dict(config["controller"])
     kind, hold = controllers.kind_of(settings.pop("kind")), _cast("controller.hold", settings.pop("hold"), int)
+    if not kind.trained:  # the other settings are its rule's
+        settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])

@@ -13,9 +13,10 @@ from repertoire.errors import UserError, unknown
 from repertoire.experiment import console, plots
 from repertoire.experiment.files import guard_writes, read_json, write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import dynamics, dynamics_fit, graph, handoff, navigate, plan, script, search
+from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, script, search
+from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, position_index
+from repertoire.high_level.rules import StatefulRule, memoryless, position_index
 from repertoire.scripts import build, session, task_eval
 
 Config = Mapping[str, Any]
@@ -34,8 +35,9 @@ class Made(NamedTuple):
 
 
 def is_planned(config: Config) -> bool:
-    """Whether a run's controller is one of `KINDS`."""
-    return (config.get("controller") or {}).get("kind") in KINDS
+    """Whether a run's controller decides by a rule, without a trained policy."""
+    controller = config.get("controller")
+    return bool(controller) and not controllers.kind_of(controller["kind"]).trained
 
 
 def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
@@ -70,7 +72,7 @@ def _checked(cfg: dict[str, Any]) -> tuple[MacroEnv, Maker]:
     """Macro env and maker of a config. Raises `UserError` for what is wrong, before anything is made or compiled."""
     build.prepare(cfg)
     env = macro_of(cfg, cfg["env"])
-    return env, KINDS[cfg["controller"]["kind"]](cfg, env)
+    return env, MAKERS[cfg["controller"]["kind"]](cfg, env)
 
 
 def _make(opened: RunDir, env: MacroEnv, maker: Maker) -> Made:
@@ -81,8 +83,7 @@ def _make(opened: RunDir, env: MacroEnv, maker: Maker) -> Made:
 
 def macro_of(cfg: Config, env: Config) -> MacroEnv:
     """The macro env that the controller of `cfg` acts in, over env config `env`."""
-    controller = {k: cfg["controller"][k] for k in ("mode", "hold", "per_skill")}
-    resolved = {**cfg, "env": env, "controller": {"kind": "sequence", **controller}}
+    resolved = {**cfg, "env": env}
     return build.macro_of(resolved, build.env_of(resolved), float(cfg["algo"]["gamma"]))
 
 
@@ -141,7 +142,7 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
     """Measured hand-offs, searched."""
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
-    ground = macro_of(cfg, {"name": controller["measured_on"] or env.options.skills[0].manifest["env"]})
+    ground = macro_of(cfg, {"name": controller["measured_on"] or env.composer.skills[0].manifest["env"]})
     handoff.check(ground)
 
     def measured(seed: int) -> Kept:
@@ -165,8 +166,26 @@ def _script(cfg: Config, env: MacroEnv) -> Maker:
     return lambda opened, seed: (rule, {})
 
 
-#: Kind of controller -> (config, macro env) -> what makes it.
-KINDS: dict[str, Callable[[Config, MacroEnv], Maker]] = {"plan": _plan, "graph": _graph, "script": _script}
+def _zero_shot(cfg: Config, env: MacroEnv) -> Maker:
+    """The goal rule of the skill set."""
+    rule = memoryless(goals.zero_shot(env))
+    return lambda opened, seed: (rule, {})
+
+
+def _random(cfg: Config, env: MacroEnv) -> Maker:
+    """Random skills."""
+    rule = memoryless(goals.random_skills(env))
+    return lambda opened, seed: (rule, {})
+
+
+#: Kind of controller without a policy -> (config, macro env) -> what makes it.
+MAKERS: dict[str, Callable[[Config, MacroEnv], Maker]] = {
+    "plan": _plan,
+    "graph": _graph,
+    "script": _script,
+    "zero_shot": _zero_shot,
+    "random": _random,
+}
 
 
 def _worlds(cfg: Config, least: int) -> int:

@@ -26,17 +26,18 @@ def run(cfg: dict[str, Any]) -> RunDir:
     """Train (or make), evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
     before = _digests(build.pinned(cfg, KIND))
     name = f"controller-{cfg['env']['name']}-{cfg['controller']['kind']}"
-    work = planning.run if planning.is_planned(cfg) else learn
-    return work(KIND, cfg, name, functools.partial(_keep, before))
+    if planning.is_planned(cfg):
+        done = planning.run(KIND, cfg, name)
+        _unmoved(before, done.config)
+        return done
+    return learn(KIND, cfg, name, functools.partial(_keep, before))
 
 
 def _keep(
     before: dict[str, str], run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]
 ) -> dict[str, list[str]]:
     """Library entries of all seeds."""
-    moved = [r for r, digest in _digests(run_dir.config).items() if before[r] != digest]
-    if moved:
-        raise UserError(f"frozen skills changed during training: {', '.join(moved)}")
+    _unmoved(before, run_dir.config)
     return {"skills": [_frozen(run_dir, learner, state, row, i) for i, row in enumerate(found["seeds"])]}
 
 
@@ -50,6 +51,12 @@ def _frozen(run_dir: RunDir, learner: Any, state: Any, measured: dict[str, Any],
     reference = Library(cfg["library"]).add(Skill({**made.manifest, "metrics": measured}, made.arrays))
     print(f"frozen: {reference}")
     return reference
+
+
+def _unmoved(before: dict[str, str], cfg: dict[str, Any]) -> None:
+    moved = [r for r, digest in _digests(cfg).items() if before[r] != digest]
+    if moved:
+        raise UserError(f"frozen skills changed during training: {', '.join(moved)}")
 
 
 def _digests(cfg: dict[str, Any]) -> dict[str, str]:

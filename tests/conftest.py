@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pytest
-
 os.environ.setdefault("MUJOCO_GL", "")  # gl.pick_gl decides
 if not os.environ["MUJOCO_GL"]:
     del os.environ["MUJOCO_GL"]
@@ -42,10 +40,8 @@ def make_skill() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def oracle():
+def oracle() -> Any:
     """A skill set of `point` whose latent is the velocity, m/s: relu(z) - relu(-z) of the inputs (velocity, z)."""
-    import numpy as np
-
     from repertoire.algos import trainer
     from repertoire.algos.learner import Learner
     from repertoire.algos.ppo import PPOConfig

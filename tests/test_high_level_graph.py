@@ -12,7 +12,7 @@ from repertoire.errors import UserError
 from repertoire.high_level import handoff, navigate, script
 from repertoire.high_level.graph import SkillGraph, cost_to_go, graph_of, lattice, path
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.options import Options
+from repertoire.high_level.sequence import Choice, Latent
 from repertoire.scripts import task_eval
 
 KEY = jax.random.key(0)
@@ -96,13 +96,13 @@ def test_progress_and_success_by_hand():
 @pytest.fixture(scope="module")
 def maze(oracle):
     env = registry.make("point_maze", "native")
-    return MacroEnv(env, Options((oracle,), env.spec, "choice", per_skill=8), 10)
+    return MacroEnv(env, Choice((oracle,), env.spec, per_skill=8), 10)
 
 
 @pytest.fixture(scope="module")
 def measured(oracle):
     env = registry.make("point", "native")
-    return handoff.measure(MacroEnv(env, Options((oracle,), env.spec, "choice", per_skill=8), 10), KEY, 2, run_up=5)
+    return handoff.measure(MacroEnv(env, Choice((oracle,), env.spec, per_skill=8), 10), KEY, 2, run_up=5)
 
 
 def test_the_point_hands_over_perfectly(measured):
@@ -128,11 +128,11 @@ def test_a_graph_without_a_way_says_so(maze, measured):
         navigate.field_of(maze, graph, navigate.NavigateConfig(margin=1.0))  # the corridor is no wider
     with pytest.raises(UserError, match="has no goal in the plane"):
         env = registry.make("point", "native")
-        navigate.field_of(MacroEnv(env, maze.options, 10), graph, navigate.NavigateConfig())
+        navigate.field_of(MacroEnv(env, maze.composer, 10), graph, navigate.NavigateConfig())
     with pytest.raises(UserError, match=r"navigate\.least"):
         navigate.NavigateConfig(least=0.0)
     with pytest.raises(UserError, match=r"controller\.mode=choice"):
-        handoff.measure(MacroEnv(maze.env, Options(maze.options.skills, maze.env.spec, "latent"), 10), KEY, 1)
+        handoff.measure(MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10), KEY, 1)
 
 
 # -- scripts --------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_impossible_scripts_are_named(maze, stages, message):
 
 
 def test_scripts_of_latents(maze):
-    env = MacroEnv(maze.env, Options(maze.options.skills, maze.env.spec, "latent"), 10)
+    env = MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10)
     (stage,) = script.stages_of(env, [{"latent": [0.0, 1.0], "steps": 3}])
     assert stage.action.tolist() == [0.0, 1.0] and not bool(stage.done(None, jnp.asarray(2)))
     with pytest.raises(UserError, match="a list of 2 numbers"):

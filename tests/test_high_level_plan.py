@@ -15,9 +15,9 @@ from repertoire.envs.tasks.point import Point
 from repertoire.errors import UserError
 from repertoire.high_level import dynamics, dynamics_fit, plan
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.options import Options
 from repertoire.high_level.rules import position_index
 from repertoire.high_level.search import SearchConfig, search
+from repertoire.high_level.sequence import SequenceConfig, sequence
 from repertoire.scripts import task_eval
 
 KEY = jax.random.key(0)
@@ -36,7 +36,7 @@ class PointGoals(MovingGoals, Point):
 
 
 def macro(skill, env, hold=10, mode="latent"):
-    return MacroEnv(env, Options((skill,), env.spec, mode, per_skill=8), hold)
+    return MacroEnv(env, sequence((skill,), env.spec, SequenceConfig(mode, per_skill=8)), hold)
 
 
 @pytest.fixture(scope="module")
