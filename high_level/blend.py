@@ -122,6 +122,15 @@ class Blend(Composer):
         """Weights [n, A] of the skills on every actuator; they sum to 1 over the skills."""
         return command.weights[:, self.joint_group]
 
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Skills."""
+        return self.bank.labels
+
+    def acting(self, command: Blended) -> Array:
+        """Weight of each skill, mean over actuators."""
+        return self.weights(command).mean(1)
+
     def metrics(self, command: Blended) -> Metrics:
         """Mean entropy of the weights, nats; of one skill and of switches there is none."""
         if len(self.skills) == 1 or self.config.combine == "switch":

@@ -76,6 +76,15 @@ class Composer(abc.ABC):
         index = self.discrete and not self.parameters
         return jnp.zeros((), jnp.int32) if index else jnp.zeros(self.size)
 
+    @property
+    @abc.abstractmethod
+    def actors(self) -> tuple[str, ...]:
+        """Names of what `acting` gives, in order: skills or choices, or the entries of a latent."""
+
+    @abc.abstractmethod
+    def acting(self, command: Command) -> Array:
+        """For people to look at [len(actors)]: shares of who acts, which sum to 1, or the latent that is held."""
+
     def metrics(self, command: Command) -> Metrics:
         """Figures of a decision, [] each; always the same names."""
         return {}

@@ -23,13 +23,14 @@ OWN = "controller/"
 
 
 class Trace(struct.PyTreeNode):
-    """Low-level steps inside one macro step, [k, ...]: what videos and logs read."""
+    """Low-level steps inside one macro step, [k, ...]: what videos and logs read. For `acting` see `Composer`."""
 
     qpos: Array
     reward: Array
     alive: Array
     features: Array
     memory: Any
+    acting: Array
 
 
 class MacroEnv:
@@ -72,7 +73,7 @@ class MacroEnv:
     def trace(self, state: State, action: Array) -> tuple[State, Trace]:
         """`step`, and the low-level steps inside it."""
         command = self.composer.resolve(action)
-        false = jnp.zeros((), bool)
+        false, acting = jnp.zeros((), bool), self.composer.acting(command)
         start = state.replace(reward=jnp.zeros(()), terminated=false, truncated=false)
         start = start.replace(metrics={k: jnp.zeros_like(v) for k, v in state.metrics.items() if OWN not in k})
 
@@ -86,7 +87,7 @@ class MacroEnv:
                 reward=before.reward + self.gamma**i * reward, metrics=_accumulate(before.metrics, stepped.metrics)
             )
             after = tree_where(alive, merged, before)
-            seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory)
+            seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
             return (after, command), seen
 
         (after, _), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))

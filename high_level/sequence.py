@@ -74,6 +74,15 @@ class Latent(Composer):
         """From the prior."""
         return self.prior.sample(key)
 
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Entries of the latent."""
+        return self.names
+
+    def acting(self, command: Command) -> Array:
+        """The latent."""
+        return jnp.asarray(command[0])
+
     def describe(self) -> dict[str, Any]:
         """Mode `latent`."""
         return {"kind": "sequence", "mode": self.mode}
@@ -117,6 +126,15 @@ class Choice(Composer):
     def sample(self, key: Array) -> Array:
         """Any choice."""
         return jax.random.randint(key, (), 0, self.discrete)
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Skill set and number of each choice."""
+        return tuple(f"{self.bank.labels[owner]}/{i}" for i, owner in enumerate(self.owners))
+
+    def acting(self, command: Command) -> Array:
+        """1 for the chosen one."""
+        return jax.nn.one_hot(command[0], self.discrete)
 
     def describe(self) -> dict[str, Any]:
         """Mode `choice`."""
@@ -182,6 +200,15 @@ class Parameterized(Composer):
         index_key, *keys = jax.random.split(key, 1 + self.discrete)
         index = jax.random.randint(index_key, (1,), 0, self.discrete).astype(jnp.float32)
         return jnp.concatenate([index, *(s.prior.sample(k) for s, k in zip(self.skills, keys, strict=True))])
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Skill sets."""
+        return self.bank.labels
+
+    def acting(self, command: Command) -> Array:
+        """1 for the chosen one."""
+        return jax.nn.one_hot(command[0], self.discrete)
 
     def describe(self) -> dict[str, Any]:
         """Nothing to set."""

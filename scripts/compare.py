@@ -28,7 +28,21 @@ class Job(NamedTuple):
     env: str
     arm: str
     path: Path
+    verb: str
     args: tuple[str, ...]
+
+
+class Arm(NamedTuple):
+    """What an arm of the config says: `[setting, ...]`, or these fields by name.
+
+    Attributes:
+      verb: that trains it; by default that of the comparison. settings: of its runs.
+      skills: how many of the env's skills a controller uses, from the first; None: all.
+    """
+
+    verb: str
+    settings: tuple[str, ...]
+    skills: int | None
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -59,23 +73,40 @@ def run(cfg: dict[str, Any]) -> Path:
 
 def plan(cfg: Mapping[str, Any]) -> list[Job]:
     """The runs, with every config composed once so that a wrong name fails before anything is trained."""
-    if cfg["verb"] not in VERBS:
-        raise unknown("verb to compare", cfg["verb"], VERBS)
     if not cfg["arms"] or not cfg["envs"]:
         raise UserError("a comparison needs at least one arm and one env")
+    for group in ("settings", "skills"):
+        for env in cfg[group]:
+            if env not in cfg["envs"]:
+                raise unknown(f"env of the comparison's {group}", env, cfg["envs"])
+    arms = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}
+    return [_job(cfg, env, name, arm) for env in cfg["envs"] for name, arm in arms.items()]
+
+
+def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
+    """`told` of the config. Raises `UserError` for what is no arm."""
+    row = dict(told) if isinstance(told, Mapping) else {"settings": told}
+    for key in row:
+        if key not in Arm._fields:
+            raise unknown(f"setting of arm {name}", key, Arm._fields)
+    verb = row.get("verb", cfg["verb"])
+    if verb not in VERBS:
+        raise unknown("verb to compare", verb, VERBS)
+    return Arm(verb, tuple(row.get("settings") or ()), row.get("skills"))
+
+
+def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
+    """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
     out = Path(cfg["out"])
-    library = cfg["library"] or str(out / "library")
-    jobs = []
-    for env in cfg["envs"]:
-        for arm, settings in cfg["arms"].items():
-            path = out / "runs" / f"{env}-{arm}"
-            args = [f"env={env}", *cfg["overrides"], *settings]
-            args += [f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
-            args += [f"run_dir={path}", f"library={library}"]
-            args += [f"name={env}-{arm}"] if cfg["verb"] == "train-skills" else []
-            config.compose(cfg["verb"].replace("-", "_"), args)
-            jobs.append(Job(env, arm, path, tuple(args)))
-    return jobs
+    path, library = out / "runs" / f"{env}-{name}", cfg["library"] or str(out / "library")
+    args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
+    if arm.verb == "train-controller" and env in cfg["skills"]:
+        args.append(f"skills=[{','.join(cfg['skills'][env][: arm.skills])}]")
+    args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
+    args += [f"run_dir={path}", f"library={library}"]
+    args += [f"name={env}-{name}"] if arm.verb != "train" else []
+    config.compose(arm.verb.replace("-", "_"), args)
+    return Job(env, name, path, arm.verb, tuple(args))
 
 
 def finished(job: Job, cfg: Mapping[str, Any]) -> bool:
@@ -105,7 +136,7 @@ def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
 
 def _command(cfg: Mapping[str, Any], job: Job) -> list[str]:
     sweep = [] if cfg["launcher"] == "local" else ["-m", f"launcher={cfg['launcher']}"]
-    return [sys.executable, "-m", cli.__name__, cfg["verb"], *sweep, *job.args]
+    return [sys.executable, "-m", cli.__name__, job.verb, *sweep, *job.args]
 
 
 def _wait(job: Job, process: subprocess.Popen[bytes]) -> list[Path]:

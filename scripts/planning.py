@@ -10,14 +10,14 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from repertoire.errors import UserError, unknown
-from repertoire.experiment import console, plots
+from repertoire.experiment import console, matrices
 from repertoire.experiment.files import guard_writes, read_json, write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, script, search
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import StatefulRule, memoryless, position_index
-from repertoire.scripts import build, session, task_eval
+from repertoire.scripts import build, session, task_draw, task_eval
 
 Config = Mapping[str, Any]
 #: Arrays and figures that a run keeps.
@@ -101,12 +101,9 @@ def measure(opened: RunDir, ready: Made, count: int, seed: int) -> dict[str, Any
 
 
 def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:
-    """Path plot and, where the config asks for it, a video of the first seed."""
+    """Plots and, where the config asks for it, a video of the first seed."""
     found = task_eval.episodes(ready.env, ready.rules[0][0], jax.random.key(seed), count)
-    title = f"{opened.name}: {opened.config['controller']['kind']}, {count} episodes"
-    task_eval.path_plot(opened.plots / "paths.png", found, title)
-    if opened.config["video"]:
-        task_eval.task_video(opened.videos / "task.mp4", ready.env, found)
+    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"])
 
 
 def _plan(cfg: Config, env: MacroEnv) -> Maker:
@@ -153,7 +150,9 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
         arrays, figures = _kept(opened, f"handoffs-s{seed}", lambda: measured(seed))
         found = handoff.HandOffs(**arrays)
         title = f"{opened.name}: share of hand-offs that succeed"
-        plots.heatmap(opened.plots / "handoffs.png", found.success, title=title, xlabel="then", ylabel="after option")
+        matrices.heatmap(
+            opened.plots / "handoffs.png", found.success, title=title, xlabel="then", ylabel="after option"
+        )
         edges = graph.graph_of(found, config.least)
         return navigate.navigator(env, edges, navigate.field_of(env, edges, config)), figures
 

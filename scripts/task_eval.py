@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +13,6 @@ import numpy as np
 from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
-from repertoire.experiment import plots, video
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import StatefulRule, memoryless
@@ -25,13 +22,17 @@ Rule = Callable[[Any, Any], Any]
 
 
 class Episodes(NamedTuple):
-    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory."""
+    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
+
+    `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
+    """
 
     qpos: np.ndarray
     positions: np.ndarray
     reward: np.ndarray
     alive: np.ndarray
     memory: Any
+    acting: np.ndarray
 
     @property
     def returns(self) -> np.ndarray:
@@ -70,10 +71,17 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episo
         if isinstance(env, MacroEnv):
             stepped, trace = jax.vmap(env.trace)(states, actions)
             row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
-            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory)
+            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
         else:
             stepped = jax.vmap(env.step)(states, actions)
-            one = (stepped.data.qpos, stepped.obs["features"], stepped.reward, ~ended, stepped.memory)
+            one = (
+                stepped.data.qpos,
+                stepped.obs["features"],
+                stepped.reward,
+                ~ended,
+                stepped.memory,
+                jnp.zeros((count, 0)),
+            )
             out = jax.tree.map(lambda x: x[None], one)
         kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
         return (kept, ended | stepped.terminated | stepped.truncated, memory), out
@@ -86,11 +94,11 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episo
         _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
 
-    qpos, features, reward, alive, memory = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, acting = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory)
+    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -124,42 +132,3 @@ def controller_baselines(env: MacroEnv) -> dict[str, Rule]:
     with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
         rules["zero_shot"] = goals.zero_shot(env)
     return rules
-
-
-def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None] = print) -> Path | None:
-    """Video of the first episode with its goal markers."""
-    low = getattr(env, "env", env)
-    length = max(int(found.alive[0].sum()), 1)
-
-    def markers(t: int) -> list[Any]:
-        memory = jax.tree.map(lambda x: x[0, min(t, length - 1)], found.memory)
-        return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[0, t]))))
-
-    return video.try_video(
-        path,
-        low.physics.model,
-        found.qpos[0, :length],
-        low.spec.dt,
-        markers=markers,
-        note=note,
-        max_fps=20,
-        **_camera(found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
-    )
-
-
-def _camera(positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
-    """Follow the robot; from above, over everything, where there are goals on the plane to see."""
-    if not marks or positions.shape[-1] < 2:
-        return {}
-    goals = np.asarray([m[0][:2] for m in marks])
-    seen = np.concatenate([positions[:, :2], goals])
-    (x0, y0), (x1, y1) = seen.min(0) - 3.0, seen.max(0) + 3.0
-    return {"camera": "overview", "bounds": (x0, y0, x1, y1), "width": 640, "height": 480}
-
-
-def path_plot(path: Path, found: Episodes, title: str) -> Path | None:
-    """x-y paths of episodes, NaN after their end."""
-    if found.positions.shape[-1] < 2:
-        return None
-    xy = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12]
-    return plots.trajectories(path, xy, title=title)

@@ -11,7 +11,7 @@ import numpy as np
 from repertoire.algos import trainer
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, session, task_eval
+from repertoire.scripts import build, config, session, task_draw, task_eval
 
 #: (run, learner, state, evaluation) -> what the marker of the finished run says of it.
 Keep = Callable[[RunDir, Any, Any, dict[str, Any]], dict[str, Any]]
@@ -72,10 +72,7 @@ def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", cou
     rules = {"trained": task_eval.trained(learner, one), "zero": task_eval.zero(learner)}
     rules["random"] = task_eval.random(learner)
     found = task_eval.episodes(learner.env, rules[policy], jax.random.key(seed), count)
-    suffix = "" if policy == "trained" else f"-{policy}"
-    task_eval.path_plot(run_dir.plots / f"paths{suffix}.png", found, f"{run_dir.name}: {policy}, {count} episodes")
-    if run_dir.config["video"]:
-        task_eval.task_video(run_dir.videos / f"task{suffix}.mp4", learner.env, found)
+    task_draw.draw(run_dir, learner.env, found, policy, "" if policy == "trained" else f"-{policy}")
 
 
 def _evaluator(learner: Any, seeds: int) -> session.Evaluate:
