@@ -61,7 +61,7 @@ class Lattice:
     @property
     def centres(self) -> np.ndarray:
         """[X, Y, 2] m."""
-        return self.low + self.cell * np.stack(np.indices(self.free.shape), -1)
+        return self.low + self.cell * np.moveaxis(np.indices(self.free.shape), 0, -1)
 
     def index(self, xy: np.ndarray) -> tuple[int, int]:
         """Cell of a point (x, y), m; the nearest one for a point outside."""
@@ -72,7 +72,7 @@ class Lattice:
 def lattice(low: np.ndarray, high: np.ndarray, cell: float, clear: Callable[[np.ndarray], np.ndarray]) -> Lattice:
     """Cells from corner to corner; `clear` says of points [..., 2] whether the robot may be there."""
     shape = np.ceil((high - low) / cell).astype(int) + 1
-    centres = low + cell * np.stack(np.indices(shape), -1)
+    centres = low + cell * np.moveaxis(np.indices(shape), 0, -1)
     return Lattice(low, cell, np.asarray(clear(centres), bool))
 
 
@@ -100,7 +100,8 @@ def path(graph: SkillGraph, cells: Lattice, value: np.ndarray, start: np.ndarray
 
     Raises `UserError` when there is no path.
     """
-    last, at, found = graph.start, np.asarray(start, float), []
+    last, at = graph.start, np.asarray(start, float)
+    found: list[int] = []
     longest = SLACK * check_path(value, cells, start) + SLACK
     while value[(last, *cells.index(at))] > 0:
         ends = at + graph.moves[last]

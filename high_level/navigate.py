@@ -65,13 +65,13 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
     task = getattr(env.env, "task", None)
     if not isinstance(task, Goal) or task.root != 2:
         raise UserError(f"env {env.env.spec.name} has no goal in the plane: a skill graph has no way to find")
-    drawn = jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(jax.random.split(jax.random.key(0), DRAWS))
-    drawn = np.unique(np.asarray(drawn, float), axis=0)
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    drawn = np.unique(np.asarray(jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(keys), float), axis=0)
     cell = float(np.linalg.norm(graph.moves, axis=-1).mean()) / config.cells
     if cell < 1e-3:
         raise UserError("these skills do not move the robot: no graph of theirs leads anywhere")
     walled = isinstance(task, Walled)
-    if walled:
+    if isinstance(task, Walled):
         walls = np.asarray(task.walls())
         low, high = walls[:, :2].min(0), walls[:, :2].max(0)
         cells = lattice(low, high, cell, lambda xy: task.clearance(xy) > config.margin)

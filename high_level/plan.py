@@ -16,7 +16,7 @@ from repertoire.algos.types import Array
 from repertoire.envs.mujoco_env import tree_where
 from repertoire.envs.types import EnvSpec, State
 from repertoire.errors import UserError
-from repertoire.high_level import goals, search
+from repertoire.high_level import search
 from repertoire.high_level.dynamics import Dynamics
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
@@ -108,11 +108,6 @@ def planner(env: MacroEnv, model: Model, config: search.SearchConfig) -> Statefu
         return space.decode(found.best[0]), rest
 
     return StatefulRule(lambda key, state: jnp.zeros((config.horizon, space.size)), step)
-
-
-def rule_of(planned: StatefulRule) -> goals.Rule:
-    """A planner as a plain `Rule`, which begins each search from nothing."""
-    return lambda key, state: planned.step(key, state, planned.start(key, state))[0]
 
 
 def _distance(spec: EnvSpec) -> Callable[[State], Callable[[Array], Array]]:

@@ -36,8 +36,7 @@ class Made(NamedTuple):
 
 def is_planned(config: Config) -> bool:
     """Whether a run's controller decides by a rule, without a trained policy."""
-    controller = config.get("controller")
-    return bool(controller) and not controllers.kind_of(controller["kind"]).trained
+    return "controller" in config and not controllers.kind_of(config["controller"]["kind"]).trained
 
 
 def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
@@ -95,8 +94,8 @@ def measure(opened: RunDir, ready: Made, count: int, seed: int) -> dict[str, Any
         rows.append({**task_eval.summary(found), **figures})
     mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
     rules = {opened.config["controller"]["kind"]: mean}
-    for name, rule in task_eval.controller_baselines(ready.env).items():
-        rules[name] = task_eval.summary(task_eval.episodes(ready.env, rule, jax.random.key(seed), count))
+    for name, baseline in task_eval.controller_baselines(ready.env).items():
+        rules[name] = task_eval.summary(task_eval.episodes(ready.env, baseline, jax.random.key(seed), count))
     return {"rules": rules, "seeds": rows, "return": mean["return"]}
 
 
@@ -210,7 +209,7 @@ def _announce(opened: RunDir, env: MacroEnv) -> None:
     """What is about to happen, before anything is compiled."""
     config, controller = opened.config, opened.config["controller"]
     rows = {
-        "env": f"{env.spec.name} on {env.env.physics.name}, {env.hold} control steps per macro step",
+        "env": f"{env.spec.name} on {session.physics_name(env)}, {env.hold} control steps per macro step",
         "controller": f"{controller['kind']}, no policy is trained",
         "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
         "results": str(opened.path),

@@ -139,7 +139,7 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     hold = learner.hold
     per_update = learner.steps_per_update * hold
     rows = {
-        "env": f"{learner.env.spec.name} on {_physics(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
+        "env": f"{learner.env.spec.name} on {physics_name(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
         "learner": f"{cfg.label}, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
         "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
         "updates": f"{learner.total_updates} ({per_update * learner.total_updates / 1e6:.3g} M env steps a seed)",
@@ -151,7 +151,8 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     console.plan(run.kind, rows, quiet=config["logging"]["quiet"])
 
 
-def _physics(env: Any) -> str:
+def physics_name(env: Any) -> str:
+    """Backend that steps a flat or a macro env."""
     return str(getattr(env, "env", env).physics.name)
 
 
