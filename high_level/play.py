@@ -105,7 +105,7 @@ class Panel:
         return int(np.argmax(desk.values[first : first + len(self.skills)]))
 
     def command(self, state: State, values: Array, to_goal: Array) -> tuple[tuple[Array, ...], Array]:
-        """(latent [D_i] of each skill, weights [n]) that `Desk.values` mean in a state; equal weights where all are 0."""
+        """(latent [D_i] of each skill, weights [n]) that `Desk.values` mean in a state; all 0: equal weights."""
         count, first = len(self.skills), self._first[-1]
         raw = jnp.split(values[:first], self._first[1:-1])
         weights, goal = values[first : first + count], values[first + count :]

@@ -13,7 +13,7 @@ from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.blend import Blend, BlendConfig
-from repertoire.high_level.sequence import Choice, Parameterized
+from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.skills.skill import Skill
 
 SPEC = registry.make_spec("ant")
@@ -165,6 +165,24 @@ def test_parameterized_skills_act_with_their_own_latent(skills):
         got, _ = composer.act(OBS, composer.resolve(action))
         want = skill.act(OBS, skill.prior.project(jnp.asarray(GOALS[i])))
         np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_who_acts_is_told_by_every_composer(skills):
+    blend = Blend(skills[:2], SPEC, BlendConfig(sharpness=1.0))
+    weights = np.zeros((2, 8))
+    weights[1, :4] = np.log(3.0)  # a quarter on the first four joints, a half on the others
+    held = blend.resolve(action_of(blend, GOALS[:2], weights))
+    np.testing.assert_allclose(blend.acting(held), [0.375, 0.625], rtol=1e-6)
+    assert blend.actors == ("a", "b")
+    choice = Choice(skills, SPEC, per_skill=2)
+    assert choice.actors == ("a/0", "a/1", "b/2", "b/3", "c/4", "c/5", "d/6", "d/7", "d/8", "d/9")
+    assert choice.acting(choice.resolve(jnp.asarray(7))).tolist() == [0.0] * 7 + [1.0, 0.0, 0.0]
+    several = Parameterized(skills, SPEC)
+    action = jnp.zeros(several.size).at[0].set(2.0)
+    assert several.acting(several.resolve(action)).tolist() == [0.0, 0.0, 1.0, 0.0]
+    latent = Latent(skills[:1], SPEC)
+    np.testing.assert_allclose(latent.acting(latent.resolve(jnp.array([3.0, 4.0]))), [0.6, 0.8], rtol=1e-6)
+    assert latent.actors == latent.names
 
 
 @pytest.mark.parametrize("make", [Blend, Choice, Parameterized])

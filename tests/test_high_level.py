@@ -77,6 +77,7 @@ def test_rewards_after_the_first_done_are_masked(env, skill):
     after, trace = jax.jit(m.trace)(state, jnp.array([1.0, 0.0]))
     assert bool(after.truncated) and int(after.t) == env.spec.episode_length
     assert trace.alive.tolist() == [True] * 3 + [False] * 7
+    np.testing.assert_array_equal(trace.acting, np.tile([1.0, 0.0], (10, 1)))
     assert (np.asarray(trace.reward)[3:] == 0).all()
     assert (np.asarray(trace.qpos)[3:] == np.asarray(trace.qpos)[2]).all()
 
