@@ -38,11 +38,13 @@ class Arm(NamedTuple):
     Attributes:
       verb: that trains it; by default that of the comparison. settings: of its runs.
       skills: how many of the env's skills a controller uses, from the first; None: all.
+      envs: where it is run; None: on all.
     """
 
     verb: str
     settings: tuple[str, ...]
     skills: int | None
+    envs: tuple[str, ...] | None
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -75,12 +77,12 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
     """The runs, with every config composed once so that a wrong name fails before anything is trained."""
     if not cfg["arms"] or not cfg["envs"]:
         raise UserError("a comparison needs at least one arm and one env")
-    for group in ("settings", "skills"):
-        for env in cfg[group]:
-            if env not in cfg["envs"]:
-                raise unknown(f"env of the comparison's {group}", env, cfg["envs"])
-    arms = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}
-    return [_job(cfg, env, name, arm) for env in cfg["envs"] for name, arm in arms.items()]
+    arms, known = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}, config.options("env")
+    for env in [*cfg["settings"], *cfg["skills"], *(e for arm in arms.values() for e in arm.envs or ())]:
+        if env not in known:
+            raise unknown("env of the comparison", env, known)
+    pairs = [(env, name) for env in cfg["envs"] for name, arm in arms.items() if arm.envs is None or env in arm.envs]
+    return [_job(cfg, env, name, arms[name]) for env, name in pairs]
 
 
 def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
@@ -92,7 +94,7 @@ def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     verb = row.get("verb", cfg["verb"])
     if verb not in VERBS:
         raise unknown("verb to compare", verb, VERBS)
-    return Arm(verb, tuple(row.get("settings") or ()), row.get("skills"))
+    return Arm(verb, tuple(row.get("settings") or ()), row.get("skills"), row.get("envs"))
 
 
 def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:

@@ -86,7 +86,9 @@ def test_one_hot_weights_equal_the_single_skill(skills, combine):
         weights = np.full((4, 8), -100.0)
         weights[i] = 100.0
         clamped = jnp.clip(jnp.asarray(GOALS[i]), -1, 1)
-        np.testing.assert_array_equal(result(blend, action_of(blend, GOALS, weights)), alone(skill, clamped))
+        got = result(blend, action_of(blend, GOALS, weights))  # a batched program against one of its own
+        np.testing.assert_allclose(got, alone(skill, clamped), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(blend.weights(blend.resolve(action_of(blend, GOALS, weights)))[i], 1.0)
 
 
 @pytest.mark.parametrize("combine", ["blend", "switch", "multiply"])

@@ -13,6 +13,7 @@ from repertoire.errors import UserError
 from repertoire.high_level.play import Panel, driver
 from repertoire.scripts import play
 from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
 
 KEY = jax.random.key(0)
 
@@ -24,7 +25,9 @@ def env():
 
 @pytest.fixture(scope="module")
 def panel(env, oracle, make_skill):
-    return Panel([oracle, make_skill(env.spec, "b", "one_hot", 3)], env.spec)
+    other = make_skill(env.spec, "b", "one_hot", 3)
+    contract = {**other.manifest["contract"], "features": []}  # not discovered on positions: no goal rule
+    return Panel([oracle, Skill({**other.manifest, "contract": contract}, other.arrays)], env.spec)
 
 
 def pressed(panel, *keys):
