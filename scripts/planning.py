@@ -92,11 +92,8 @@ def measure(opened: RunDir, ready: Made, count: int, seed: int) -> dict[str, Any
     for i, (rule, figures) in enumerate(ready.rules):
         found = task_eval.episodes(ready.env, rule, jax.random.key(seed + i), count)
         rows.append({**task_eval.summary(found), **figures})
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
-    rules = {opened.config["controller"]["kind"]: mean}
-    for name, baseline in task_eval.controller_baselines(ready.env).items():
-        rules[name] = task_eval.summary(task_eval.episodes(ready.env, baseline, jax.random.key(seed), count))
-    return {"rules": rules, "seeds": rows, "return": mean["return"]}
+    others = task_eval.controller_baselines(ready.env)
+    return task_eval.table(ready.env, opened.config["controller"]["kind"], rows, others, jax.random.key(seed), count)
 
 
 def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:

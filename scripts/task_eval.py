@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -117,6 +117,17 @@ def summary(found: Episodes) -> dict[str, float]:
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
     }
+
+
+def table(
+    env: Any, name: str, rows: list[dict[str, float]], others: Mapping[str, Rule], key: Any, count: int
+) -> dict[str, Any]:
+    """What `evaluation.json` says: `rows` of `name`, one per seed, their mean, and other rules on the starts of `key`."""
+    rules = {name: {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}}
+    for other, rule in others.items():
+        if other != name:
+            rules[other] = summary(episodes(env, rule, key, count))
+    return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
 
 
 def baselines(learner: AnyLearner) -> dict[str, Rule]:

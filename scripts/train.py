@@ -59,11 +59,7 @@ def measure(run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, se
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
         rows.append(task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count)))
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
-    rules = {"trained": mean}
-    for name, rule in task_eval.baselines(learner).items():
-        rules[name] = task_eval.summary(task_eval.episodes(learner.env, rule, key, count))
-    return {"rules": rules, "seeds": rows, "return": mean["return"]}
+    return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count)
 
 
 def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:

@@ -1,9 +1,13 @@
 """`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
 
+import jax
+import numpy as np
 import pytest
 
 from repertoire.errors import UserError
 from repertoire.experiment.files import read_json
+from repertoire.high_level import goals
+from repertoire.high_level import registry as controllers
 from repertoire.scripts import build, cli, config, planning
 from repertoire.skills.library import Library
 
@@ -32,7 +36,7 @@ def test_a_script_from_the_command_line(there, capsys):
     found = read_json(there / "script" / "evaluation.json")
     assert found["rules"]["script"]["return"] == 1.0 == found["return"]
     assert set(found["rules"]) == {"script", "random"}  # no zero-shot rule for choices
-    assert (there / "script" / "plots" / "paths.png").exists()
+    assert {p.name for p in (there / "script" / "plots").iterdir()} == {"paths.png", "acting.png"}
     cli.main(["evaluate", "run=script", "rollouts=2"])
     assert "script       return 1" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -76,6 +80,8 @@ def test_learned_dynamics_from_the_command_line(there):
         (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
         (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
         (["controller=script"], "at least one stage"),
+        (["controller=zero_shot", "task=point"], "no `goal` slice"),
+        (["controller=zero_shot", "controller.mode=choice"], "needs controller.mode=latent"),
     ],
 )
 def test_bad_input_is_one_line(there, tmp_path, args, says):
@@ -83,6 +89,20 @@ def test_bad_input_is_one_line(there, tmp_path, args, says):
     with pytest.raises(UserError, match=says) as error:
         planning.run("train-controller", cfg, "x")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_baselines_are_controllers_too(there, oracle):
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=zero_shot"])
+    env, maker = planning._checked(cfg)
+    (rule, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
+    z, _ = rule.step(jax.random.key(0), state, rule.start(None, state))
+    np.testing.assert_array_equal(z, goals.zero_shot(env)(None, state))
+    assert figures == {} and env.composer.skills[0].digest() == oracle.digest()
+    env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
+    drawn = [int(maker(None, 0)[0].step(jax.random.key(i), state, ())[0]) for i in range(20)]
+    assert len(set(drawn)) > 1 and set(drawn) <= set(range(8))
+    assert {k for k, kind in controllers.KINDS.items() if not kind.trained} == set(planning.MAKERS)
+    assert set(controllers.KINDS) == set(config.options("controller"))
 
 
 def test_planners_see_the_env_of_the_run(there):
