@@ -122,7 +122,7 @@ def summary(found: Episodes) -> dict[str, float]:
 def table(
     env: Any, name: str, rows: list[dict[str, float]], others: Mapping[str, Rule], key: Any, count: int
 ) -> dict[str, Any]:
-    """What `evaluation.json` says: `rows` of `name`, one per seed, their mean, and other rules on the starts of `key`."""
+    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
     rules = {name: {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}}
     for other, rule in others.items():
         if other != name:
