@@ -82,6 +82,23 @@ def test_rewards_after_the_first_done_are_masked(env, skill):
     assert (np.asarray(trace.qpos)[3:] == np.asarray(trace.qpos)[2]).all()
 
 
+def test_an_end_inside_an_option_is_no_time_out(skill):
+    """Arrival at the second step of six: terminated, not truncated; one reward, discounted once; nothing after it."""
+    env = registry.make("point_maze", reset_noise=0.0)
+    m = MacroEnv(env, Latent((skill,), env.spec), 6, gamma=0.5)
+    state, z, step = jax.jit(env.reset)(KEY), jnp.array([1.0, 0.0]), jax.jit(env.step)
+    own = env.spec.obs.index("policy", skill.slices)
+    ahead = step(step(state, skill.act(state.obs["policy"][own], z)), skill.act(state.obs["policy"][own], z))
+    beyond = ahead.data.qpos + (env.task.radius - 1e-3) * ahead.data.qvel / jnp.linalg.norm(ahead.data.qvel)
+    state = state.replace(memory=state.memory.replace(goal=beyond))
+    after, trace = jax.jit(m.trace)(state, z)
+    assert bool(after.terminated) and not bool(after.truncated)
+    first = int(trace.alive.sum()) - 1
+    assert trace.alive.tolist() == [True] * (first + 1) + [False] * (5 - first) and 0 < first < 5
+    np.testing.assert_allclose(after.reward, 0.5**first, rtol=1e-6)
+    assert np.asarray(trace.reward).tolist() == [float(i == first) for i in range(6)]
+
+
 def test_skill_output_is_bit_identical_with_and_without_the_wrapper(env, skill):
     composer = Latent((skill,), env.spec)
     obs, z = jax.random.normal(KEY, (env.spec.obs.size("policy"),)), jnp.array([1.0, 0.0])

@@ -105,6 +105,13 @@ def test_baselines_are_controllers_too(there, oracle):
     assert set(controllers.KINDS) == set(config.options("controller"))
 
 
+def test_a_learner_discounts_macro_steps_by_gamma_to_the_k(there):
+    cfg = config.compose("train_controller", [*COMMON[1:4], "controller=sequence", "algo.gamma=0.9"])
+    learner = build.learner_of("train-controller", cfg)
+    assert learner.env.hold == 20 and learner.config.gamma == pytest.approx(0.9**20)
+    assert learner.env.gamma == 0.9  # within a macro step
+
+
 def test_planners_see_the_env_of_the_run(there):
     cfg = config.compose("train_controller", [*COMMON[1:], "controller=script", "env.cell=3.0"])
     env = planning.macro_of(cfg, cfg["env"])
