@@ -92,7 +92,7 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episo
         keys = jax.random.split(jax.random.fold_in(key, 1), env.spec.episode_length)
         memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
         _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
-        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
+        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
 
     qpos, features, reward, alive, memory, acting = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)

@@ -74,7 +74,7 @@ def test_arms_may_have_a_verb_of_their_own_and_envs_their_skills():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs', did you mean 'verb'"),
+        ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs'.*did you mean 'verb'"),
         ({"arms": {"a": {"verb": "trian"}}}, "did you mean 'train'"),
         ({"skills": {"ant_mase": ["ant-metra"]}}, "did you mean 'ant_maze'"),
         ({"settings": {"ant_maze": ["env.maz=u", "controler.hold=5"]}}, "did you mean 'controller"),

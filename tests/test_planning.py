@@ -1,14 +1,16 @@
 """`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.experiment.files import read_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
-from repertoire.scripts import build, cli, config, planning
+from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
 from repertoire.skills.library import Library
 
 COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
@@ -110,6 +112,13 @@ def test_a_learner_discounts_macro_steps_by_gamma_to_the_k(there):
     learner = build.learner_of("train-controller", cfg)
     assert learner.env.hold == 20 and learner.config.gamma == pytest.approx(0.9**20)
     assert learner.env.gamma == 0.9  # within a macro step
+
+
+def test_of_a_flat_policy_nobody_is_said_to_act():
+    env = registry.make("point", "native", episode_length=3)
+    found = task_eval.episodes(env, lambda key, state: jnp.ones(2), jax.random.key(0), 2)
+    assert found.acting.shape == (2, 3, 0) and found.qpos.shape == (2, 3, 2)
+    assert task_draw.strip_of(env, found) is None
 
 
 def test_planners_see_the_env_of_the_run(there):
