@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
 from repertoire.errors import UserError
 
@@ -39,7 +40,8 @@ class Task:
         and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
-      ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
+      ceiling_m: length of an episode, control steps -> how far the robot can get from its start in it, m: measured
+        where it can be (docs/evaluation.md); lengths that are not there are not known.
       coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
         slices that the features do not have are passed over.
       fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
@@ -54,7 +56,7 @@ class Task:
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
-    ceiling_m: ClassVar[float | None] = None
+    ceiling_m: ClassVar[Mapping[int, float]] = {}
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0
     fall_height_m: ClassVar[float | None] = None
@@ -129,6 +131,10 @@ class Task:
     def markers(self, state: State) -> list[Marker]:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
+
+    def mirror(self) -> Mirror | None:
+        """Left-right symmetry of robot and task (the reflection y -> -y); None: there is none, or none is declared."""
+        return None
 
     def default_pose(self) -> np.ndarray:
         """qpos [nq] at rest, which `sources` calls `default`."""

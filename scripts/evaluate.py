@@ -20,9 +20,11 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Evaluate `run=` and print the figures."""
     if cfg["rollouts"] < 2:
         raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
+    if cfg["steps"] is not None and cfg["steps"] < 1:
+        raise UserError(f"steps must be at least 1, got {cfg['steps']}")
     opened = RunDir.open(cfg["run"])
     if planning.is_planned(opened.config):
-        found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"])
+        found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"], cfg["steps"])
     else:
         opened, learner, state = load(cfg)
         measured = _skills if opened.kind == "train-skills" else _policy
@@ -33,7 +35,8 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             print(f"{key:32s} {shown}{_interval(found.get('intervals', {}).get(key))}")
     for rule, row in found.get("rules", {}).items():
-        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]")
+        reach = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
+        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{reach}")
     print(f"written: {opened.path / 'evaluation.json'}")
     return found
 
@@ -56,10 +59,12 @@ def _interval(found: dict[str, float] | None) -> str:
 
 
 def _policy(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
-    return train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"])
+    return train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"], cfg["steps"])
 
 
 def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
+    if cfg["steps"] is not None:
+        raise UserError("steps is for runs of tasks: skills are evaluated over whole episodes")
     seeds, rows = int(opened.config["num_seeds"]), []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)

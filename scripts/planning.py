@@ -57,9 +57,9 @@ def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     return done
 
 
-def evaluate(opened: RunDir, count: int, seed: int, physics: str) -> dict[str, Any]:
+def evaluate(opened: RunDir, count: int, seed: int, physics: str, steps: int | None = None) -> dict[str, Any]:
     """`measure` of a run on disk."""
-    return measure(opened, made(opened, physics), count, seed)
+    return measure(opened, made(opened, physics), count, seed, steps)
 
 
 def made(opened: RunDir, physics: str) -> Made:
@@ -86,14 +86,14 @@ def macro_of(cfg: Config, env: Config) -> MacroEnv:
     return build.macro_of(resolved, build.env_of(resolved), float(cfg["algo"]["gamma"]))
 
 
-def measure(opened: RunDir, ready: Made, count: int, seed: int) -> dict[str, Any]:
+def measure(opened: RunDir, ready: Made, count: int, seed: int, steps: int | None = None) -> dict[str, Any]:
     """Returns of every seed's controller, with its own figures, and of the baselines; seed i starts from `seed` + i."""
     rows = []
     for i, (rule, figures) in enumerate(ready.rules):
-        found = task_eval.episodes(ready.env, rule, jax.random.key(seed + i), count)
+        found = task_eval.episodes(ready.env, rule, jax.random.key(seed + i), count, steps)
         rows.append({**task_eval.summary(found), **figures})
-    others = task_eval.controller_baselines(ready.env)
-    return task_eval.table(ready.env, opened.config["controller"]["kind"], rows, others, jax.random.key(seed), count)
+    kind, others = opened.config["controller"]["kind"], task_eval.controller_baselines(ready.env)
+    return task_eval.table(ready.env, kind, rows, others, jax.random.key(seed), count, steps)
 
 
 def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:

@@ -61,8 +61,8 @@ def random(learner: AnyLearner) -> Rule:
     return lambda key, s: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episodes:
-    """Play `count` episodes of the task to their end; steps after the end are masked."""
+def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: int | None = None) -> Episodes:
+    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked."""
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
 
     def step(carry: Any, key: Any) -> Any:
@@ -89,7 +89,7 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int) -> Episo
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
-        keys = jax.random.split(jax.random.fold_in(key, 1), env.spec.episode_length)
+        keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
         memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
         _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
@@ -107,7 +107,7 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, with a 95 % normal interval of the mean."""
+    """Return and length of episodes, with a 95 % normal interval of the mean; where there is a root, its reach, m."""
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -116,17 +116,30 @@ def summary(found: Episodes) -> dict[str, float]:
         "return_high": float(returns.mean() + half),
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
+        **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
     }
 
 
+def reach(found: Episodes) -> np.ndarray:
+    """Distance [K] from the position after the first step to the last one before the end, m."""
+    last = found.positions[np.arange(len(found.alive)), found.alive.sum(1) - 1]
+    return np.linalg.norm(last - found.positions[:, 0], axis=-1)
+
+
 def table(
-    env: Any, name: str, rows: list[dict[str, float]], others: Mapping[str, Rule], key: Any, count: int
+    env: Any,
+    name: str,
+    rows: list[dict[str, float]],
+    others: Mapping[str, Rule],
+    key: Any,
+    count: int,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
     rules = {name: {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}}
     for other, rule in others.items():
         if other != name:
-            rules[other] = summary(episodes(env, rule, key, count))
+            rules[other] = summary(episodes(env, rule, key, count, steps))
     return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
 
 

@@ -52,14 +52,20 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     return found
 
 
-def measure(run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000) -> dict[str, Any]:
-    """Returns of the trained policy of every seed and of the baselines, on the same starts."""
+def measure(
+    run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000, steps: int | None = None
+) -> dict[str, Any]:
+    """Returns of the trained policy of every seed and of the baselines, on the same starts.
+
+    Over `count` episodes of `steps` steps of the env, None for its own length.
+    """
     seeds, key = int(run_dir.config["num_seeds"]), jax.random.key(seed)
     rows = []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
-        rows.append(task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count)))
-    return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count)
+        rule = task_eval.trained(learner, one)
+        rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps)))
+    return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
 
 
 def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:

@@ -113,6 +113,9 @@ class Walled(Goal):
         """Between walls the robot must know where it is."""
         return (Slice("position", 2, "m", scale=0.1), *super().extra_slices())
 
+    def mirror(self) -> None:
+        """The walls have none."""
+
     def terminated(self, data: Data, memory: Any) -> Array:
         """Arrived."""
         return self.arrived(data, memory) & (not self.hold)
