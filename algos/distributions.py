@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos.types import Array, Params
+from repertoire.envs.types import EnvSpec
 
 #: Bounds of log standard deviations: a policy can neither freeze nor explode (D3 uses [e^-5, e^2]).
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -105,6 +106,53 @@ class Categorical:
         return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
+class Hybrid:
+    """One of n choices and a Gaussian parameter vector for each: parameterized actions (Masson et al. 2016).
+
+    Actions are [1 + sum of sizes]: the index as a float, then the parameters of every choice in order. Only those of
+    the chosen one count in the log probability: the others learn nothing from a step that they had no part in.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], init_log_std: float) -> None:
+        self._choice, self._gaussian = Categorical(len(sizes)), Gaussian(sum(sizes), init_log_std)
+        self.outputs = self.mode_outputs = len(sizes) + sum(sizes)
+        self.squash = "none"
+        self._owner = np.repeat(np.arange(len(sizes)), sizes)
+
+    def extra(self) -> Params:
+        """log std [sum of sizes]."""
+        return self._gaussian.extra()
+
+    def sample(self, key: Array, logits: Array, extra: Params) -> Array:
+        """Index and parameters, [1 + sum of sizes]."""
+        index_key, key = jax.random.split(key)
+        choice, mean = self._split(logits)
+        index = self._choice.sample(index_key, choice, {})
+        return _joined(index, self._gaussian.sample(key, mean, extra))
+
+    def mode(self, logits: Array) -> Array:
+        """The likeliest choice, and the means of all parameters."""
+        choice, mean = self._split(logits)
+        return _joined(self._choice.mode(choice), mean)
+
+    def log_prob(self, action: Array, logits: Array, extra: Params) -> Array:
+        """Log mass of the index and log density of the chosen one's parameters."""
+        choice, mean = self._split(logits)
+        index, mine = action[..., 0].astype(jnp.int32), self._owner == action[..., :1]
+        density = _normal_log_prob(action[..., 1:], mean, _log_std(extra))
+        return self._choice.log_prob(index, choice, {}) + jnp.sum(jnp.where(mine, density, 0.0), axis=-1)
+
+    def entropy(self, logits: Array, extra: Params) -> Array:
+        """H(choice) + sum over choices of p H(parameters | choice)."""
+        choice, _ = self._split(logits)
+        p = jax.nn.softmax(choice)[..., self._owner]
+        each = _log_std(extra) + 0.5 * np.log(2 * np.pi * np.e)
+        return self._choice.entropy(choice, {}) + jnp.sum(p * each, axis=-1)
+
+    def _split(self, logits: Array) -> tuple[Array, Array]:
+        return logits[..., : self._choice.outputs], logits[..., self._choice.outputs :]
+
+
 class TanhGaussian:
     """tanh of a diagonal Gaussian; mean and log standard deviation are the network's output (SAC, arXiv 1812.05905)."""
 
@@ -133,6 +181,17 @@ class TanhGaussian:
     def _split(self, logits: Array) -> tuple[Array, Array]:
         mean, log_std = jnp.split(logits, 2, axis=-1)
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+
+
+def for_spec(spec: EnvSpec, init_log_std: float) -> Distribution:
+    """The head for an env's actions; `init_log_std` of its Gaussian part."""
+    if spec.parameters:
+        return Hybrid(spec.parameters, init_log_std)
+    return Categorical(spec.discrete) if spec.discrete else Gaussian(spec.action_size, init_log_std)
+
+
+def _joined(index: Array, parameters: Array) -> Array:
+    return jnp.concatenate([index[..., None].astype(parameters.dtype), parameters], axis=-1)
 
 
 def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:

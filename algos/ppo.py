@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from repertoire.algos import networks
-from repertoire.algos.distributions import Categorical, Distribution, Gaussian
+from repertoire.algos import distributions, networks
+from repertoire.algos.distributions import Distribution
 from repertoire.algos.types import Array, Metrics, Params
 from repertoire.errors import UserError, unknown
 
@@ -91,9 +91,7 @@ class ActorCritic(NamedTuple):
 
 def actor_critic(spec: Any, latent: int, channels: int, config: PPOConfig) -> ActorCritic:
     """Networks for an `EnvSpec`: policy sees [policy obs, z], critic sees [critic obs, z]."""
-    head: Distribution = (
-        Categorical(spec.discrete) if spec.discrete else Gaussian(spec.action_size, config.init_log_std)
-    )
+    head = distributions.for_spec(spec, config.init_log_std)
     policy = networks.mlp(
         spec.obs.size("policy") + latent, config.hidden, head.outputs, config.activation, out_scale=0.01
     )

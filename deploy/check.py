@@ -74,6 +74,8 @@ def _outputs(loaded: runner.Runner, jax_fn: Reference, obs: np.ndarray, seed: in
     for name, rows in (("recorded", obs), ("extreme", EXTREME * obs)):
         for decide in (0, 1) if "decide" in loaded.contract["onnx"]["inputs"] else (0,):
             inputs = _inputs(loaded.contract, rows, decide, rng)
+            if "decide" in inputs and not decide:
+                inputs["z"] = _held(loaded.contract, jax_fn, rows, rng)
             label = name if "decide" not in inputs else f"{name}, {'deciding' if decide else 'holding'}"
             cases[label] = _case(loaded, jax_fn, inputs)
     problems = [f"{label}: {problem}" for label, case in cases.items() for problem in case.pop("problems")]
@@ -87,6 +89,19 @@ def _inputs(contract: Mapping[str, Any], obs: np.ndarray, decide: int, rng: np.r
     if "decide" in widths:
         inputs["decide"] = np.full((n, 1), decide, np.float32)
     return {name: inputs[name] for name in widths}
+
+
+def _held(contract: Mapping[str, Any], jax_fn: Reference, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """States [N, D] that the controller may hold: its decisions on other observations, any choices, any clocks."""
+    n, drawn = len(obs), draw_latents(contract, len(obs), rng)
+    others = (rng.permutation(obs), drawn, np.ones((n, 1), np.float32))
+    decided = np.asarray(jax.jit(jax_fn)(*others)["z_next"])
+    whole = np.repeat([f["choices"] > 0 for f in contract["hierarchy"]["fields"]], _sizes(contract))
+    return np.where(whole, drawn, decided)
+
+
+def _sizes(contract: Mapping[str, Any]) -> list[int]:
+    return [f["size"] for f in contract["hierarchy"]["fields"]]
 
 
 def _case(loaded: runner.Runner, jax_fn: Reference, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -17,11 +17,13 @@ import numpy as np
 
 from repertoire.deploy import runner
 from repertoire.deploy.graph import Graph
-from repertoire.deploy.onnx_graph import OPSET
+from repertoire.deploy.onnx_model import OPSET
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.task import Task
 from repertoire.envs.types import EnvSpec, Slice
 from repertoire.errors import UserError
+from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.sequence import Choice
 
 _SIZES = {"free": (7, 6), "ball": (4, 3), "slide": (1, 1), "hinge": (1, 1)}  # entries of qpos and qvel
 _PACKAGES = ("repertoire-rl", "jax", "onnx", "onnxruntime", "mujoco", "numpy")
@@ -185,13 +187,16 @@ def _latent(graph: Graph) -> dict[str, Any] | None:
 def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
     if graph.kind == "policy":
         return None
-    skills = graph.skills
+    skills, composer = graph.skills, graph.composer
+    table = composer.table if isinstance(composer, Choice) else ()
     return {
-        "mode": graph.mode or "fixed",
+        "mode": composer.mode if composer else "fixed",
         "hold": max(graph.hold, 1),
         "macro_dt": max(graph.hold, 1) * spec.dt,
         "state": graph.inputs["z"],
-        "options": [{"skill": skills[i].name, "latent": z.tolist()} for i, z in graph.table],
+        "fields": [field._asdict() for field in composer.fields] if composer else [],
+        "outputs": list(composer.names) if composer else [],
+        "options": [{"skill": skills[i].name, "latent": z.tolist()} for i, z in table],
         "skills": [
             {
                 "name": s.name,
@@ -200,6 +205,8 @@ def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
                 "slices": list(s.slices),
                 "latent": s.prior.kind,
                 "size": s.prior.size,
+                "hold": s.hold if isinstance(s, FrozenController) else 1,
+                "over": [b.name for b in s.composer.skills] if isinstance(s, FrozenController) else [],
             }
             for s in skills
         ],

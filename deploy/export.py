@@ -19,11 +19,11 @@ import numpy as np
 from repertoire.deploy import runner
 from repertoire.deploy.contract import build_contract
 from repertoire.deploy.graph import FrozenPolicy, Graph, controller_graph, policy_graph, skill_graph
-from repertoire.deploy.onnx_graph import to_onnx
+from repertoire.deploy.onnx_model import to_onnx
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.task import Task
 from repertoire.errors import UserError
-from repertoire.high_level.options import Options
+from repertoire.high_level.composer import Composer
 from repertoire.skills.skill import Skill
 
 Provenance = Mapping[str, Any] | None
@@ -46,7 +46,7 @@ def export_controller(
     out_dir: str | Path,
     env: MujocoEnv,
     policy: FrozenPolicy,
-    options: Options,
+    composer: Composer,
     hold: int,
     provenance: Provenance = None,
 ) -> Path:
@@ -55,7 +55,7 @@ def export_controller(
     Args:
       env: the flat task env (not the `MacroEnv`). policy: the controller's. hold: control steps per decision.
     """
-    return write(out_dir, env, controller_graph(policy, options, hold), provenance)
+    return write(out_dir, env, controller_graph(policy, composer, hold), provenance)
 
 
 def write(out_dir: str | Path, env: MujocoEnv, graph: Graph, provenance: Provenance = None) -> Path:

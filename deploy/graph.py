@@ -1,12 +1,11 @@
 """What can be exported - a flat policy, a skill set, a controller with its skills - and what it computes, in JAX.
 
-The JAX side here acts through `Skill.act` and `Options.resolve`, as training does; the ONNX graph is written apart
-(`deploy.onnx_graph`) and compared with it at every export (`deploy.check`).
+The JAX side here acts through `Skill.act` and `Composer.resolve`, as training does; the ONNX graph is written apart
+(`deploy.onnx_model`) and compared with it at every export (`deploy.check`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import numpy as np
 
 from repertoire.envs.types import Array, EnvSpec
 from repertoire.errors import UserError, unknown
-from repertoire.high_level.options import Options
+from repertoire.high_level.composer import Composer
+from repertoire.high_level.types import StatefulSkill
 from repertoire.skills.skill import Skill
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -90,9 +90,9 @@ class Graph:
 
     Attributes:
       kind: `policy`, `skill` or `controller`. spec: of the env. inputs, outputs: name -> width, in order.
-      row: of one row: (inputs in order) -> outputs by name (and `logits` of a controller, for checks).
+      row: of one row: (inputs in order) -> outputs by name (and `logits` of a choice, for checks).
       slices: policy slices that `obs` consists of. policy: of a flat policy or a controller. skills: behind it.
-      mode, hold: of a controller. table: skill set index and latent of each option of a `choice` controller.
+      composer, hold: of a controller.
     """
 
     kind: str
@@ -103,9 +103,8 @@ class Graph:
     slices: tuple[str, ...]
     policy: FrozenPolicy | None = None
     skills: tuple[Skill, ...] = ()
-    mode: str = ""
+    composer: Composer | None = None
     hold: int = 0
-    table: tuple[tuple[int, np.ndarray], ...] = ()
 
     def fn(self, *inputs: Array) -> dict[str, Array]:
         """`row`, batched."""
@@ -127,6 +126,8 @@ def policy_graph(spec: EnvSpec, policy: FrozenPolicy) -> Graph:
 def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
     """`obs`, `z` -> `action`, `ctrl` of a skill set; `obs` holds its own slices, `z` is projected on its prior."""
     skill.fits(spec)
+    if isinstance(skill, StatefulSkill):
+        raise UserError(f"{skill.name} is a controller: export the run that trained it")
     finish, width = _actuate(spec), len(spec.obs.index("policy", skill.slices))
 
     def row(obs: Array, z: Array) -> dict[str, Array]:
@@ -136,31 +137,27 @@ def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
     return Graph("skill", spec, inputs, _outputs(spec), row, skill.slices, skills=(skill,))
 
 
-def controller_graph(policy: FrozenPolicy, options: Options, hold: int) -> Graph:
+def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Graph:
     """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next`: the whole stack for one control step.
 
-    `z` is what the controller holds: the latent (mode `latent`) or the index of the option (mode `choice`). Where
-    `decide` > 0.5, at every `hold`-th control step, the controller chooses anew; else `z_next` is `z`.
+    `z` is what is held between decisions, the leaves of the command in the order of `composer.fields`. Where
+    `decide` > 0.5, at every `hold`-th control step, the controller decides anew; else it goes on with `z`.
     """
     if hold < 1:
         raise UserError(f"controller.hold must be at least 1, got {hold}")
-    spec, (owner, latents) = options.env, options.table
-    choice = options.mode == "choice"
-    _must_equal(policy.outputs, len(owner) if choice else options.size, f"outputs of a {options.mode} controller")
+    spec, finish = composer.env, _actuate(composer.env)
+    _must_equal(policy.outputs, composer.head.outputs, f"outputs of a {composer.mode} controller")
     _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
-    fixed, finish, state = _Fixed.of(options), _actuate(spec), 1 if choice else options.size
+    state = sum(field.size for field in composer.fields)
 
     def row(obs: Array, z: Array, decide: Array) -> dict[str, Array]:
         logits = policy(obs)
-        if choice:
-            index = jnp.where(decide[0] > 0.5, jnp.argmax(logits).astype(obs.dtype), z[0])
-            command, z_next = fixed.resolve(index.astype(jnp.int32)), index[None]
-        else:
-            z_next = jnp.where(decide > 0.5, fixed.resolve(logits)[0], z)
-            command = (z_next, jnp.zeros((), jnp.int32))
-        return {**finish(fixed.act(obs, command)), "z_next": z_next, "logits": logits}
+        fresh = composer.resolve(composer.head.mode(logits))
+        command = _unpack(jnp.where(decide > 0.5, _pack(fresh, obs), z), fresh)
+        action, command = composer.act(obs, command)
+        choice = {"logits": logits[: composer.discrete]} if composer.discrete else {}
+        return {**finish(action), "z_next": _pack(command, obs), **choice}
 
-    rows = zip(owner, (z for group in latents for z in group), strict=True) if choice else ()
     return Graph(
         kind="controller",
         spec=spec,
@@ -169,28 +166,22 @@ def controller_graph(policy: FrozenPolicy, options: Options, hold: int) -> Graph
         row=row,
         slices=tuple(s.name for s in spec.obs.groups["policy"]),
         policy=policy,
-        skills=options.skills,
-        mode=options.mode,
+        skills=composer.skills,
+        composer=composer,
         hold=hold,
-        table=tuple((int(i), np.asarray(z)) for i, z in rows),
     )
 
 
-@dataclass(frozen=True)
-class _Fixed(Options):
-    """Options whose table is drawn before tracing: inside a trace, random latents are no numpy arrays."""
+def _pack(command: Any, like: Array) -> Array:
+    """The leaves of a command as one vector of `like`'s type."""
+    return jnp.concatenate([jnp.ravel(x).astype(like.dtype) for x in jax.tree.leaves(command)])
 
-    drawn: Any = None
 
-    @classmethod
-    def of(cls, options: Options) -> _Fixed:
-        fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-        return cls(**fields, drawn=options.table)
-
-    @property
-    def table(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """As drawn."""
-        return self.drawn
+def _unpack(z: Array, like: Any) -> Any:
+    """`_pack` undone, in the shapes and types of `like`."""
+    leaves, form = jax.tree.flatten(like)
+    parts = jnp.split(z, np.cumsum([x.size for x in leaves])[:-1])
+    return jax.tree.unflatten(form, [p.reshape(x.shape).astype(x.dtype) for p, x in zip(parts, leaves, strict=True)])
 
 
 def _actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:

@@ -79,16 +79,21 @@ def on_native(env: MujocoEnv) -> MujocoEnv:
 
 
 def draw_latents(contract: Mapping[str, Any], n: int, rng: np.random.Generator) -> np.ndarray:
-    """What can be held: [n, D] latents of the prior, or [n, 1] indices of options; [n, 0] for a flat policy."""
+    """[n, D]: latents of a skill's prior; of a controller any choices, and zeros for what it has not decided yet."""
     width, hierarchy = contract["onnx"]["inputs"].get("z", 0), contract["hierarchy"]
+    if contract["kind"] == "controller":
+        columns = [_column(f["choices"], (n, f["size"]), rng) for f in hierarchy["fields"]]
+        return np.concatenate(columns, axis=1).astype(np.float32)
     z = rng.normal(size=(n, width))
-    if hierarchy and hierarchy["mode"] == "choice":
-        z = rng.integers(0, len(hierarchy["options"]), (n, 1)).astype(float)
-    elif hierarchy and hierarchy["skills"][0]["latent"] == "sphere":
+    if hierarchy and hierarchy["skills"][0]["latent"] == "sphere":
         z = z / np.linalg.norm(z, axis=1, keepdims=True)
     elif hierarchy and hierarchy["skills"][0]["latent"] == "one_hot":
         z = np.eye(width)[rng.integers(0, width, n)]
     return z.astype(np.float32)
+
+
+def _column(choices: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, choices, shape).astype(float) if choices else np.zeros(shape)
 
 
 def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> dict[str, Any]:

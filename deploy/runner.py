@@ -57,8 +57,16 @@ CONTRACT: dict[str, Any] = {
     "latent": ({"kind": str, "size": int, "hold": int, "note": str},),
     "hierarchy": (
         {
-            "mode": str, "hold": int, "macro_dt": float, "state": int, "options": [{"skill": str, "latent": [float]}],
-            "skills": [{"name": str, "version": (str,), "digest": str, "slices": [str], "latent": str, "size": int}],
+            "mode": str, "hold": int, "macro_dt": float, "state": int,
+            "fields": [{"name": str, "size": int, "choices": int}],  # of the state, in order; choices 0: real numbers
+            "outputs": [str],  # of the controller's network
+            "options": [{"skill": str, "latent": [float]}],
+            "skills": [
+                {
+                    "name": str, "version": (str,), "digest": str, "slices": [str], "latent": str, "size": int,
+                    "hold": int, "over": [str],
+                }
+            ],
         },
     ),
     "provenance": dict,

@@ -77,11 +77,11 @@ def brax_trainers() -> Iterator[None]:
     if hasattr(jax, "device_put_replicated"):
         yield
         return
-    jax.device_put_replicated = _replicate
+    setattr(jax, "device_put_replicated", _replicate)  # noqa: B010
     try:
         yield
     finally:
-        del jax.device_put_replicated
+        delattr(jax, "device_put_replicated")
 
 
 def _replicate(tree: Any, devices: Sequence[Any]) -> Any:

@@ -17,6 +17,8 @@ NAMES = (
     "walker2d_forward",
     "humanoid_forward",
     "ant_multi_goals",
+    "ant_maze",
+    "ant_push",
     "half_cheetah_goal",
     "half_cheetah_hurdle",
     "point",

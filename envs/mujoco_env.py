@@ -28,6 +28,7 @@ def tree_where(mask: Array, on_true: Any, on_false: Any) -> Any:
 def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
     """What a task declares, over its compiled model."""
     low, high = task.action_limits()
+    source, sha256 = task.source_model()
     return EnvSpec(
         name=task.name,
         obs=_with_smooth(task),
@@ -38,7 +39,8 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
         dt=task.substeps * float(model.opt.timestep),
         physics_dt=float(model.opt.timestep),
         episode_length=task.episode_length,
-        **task.origin(),
+        model=source,
+        model_sha256=sha256,
     )
 
 

@@ -10,7 +10,19 @@ from repertoire.envs import brax_env, physics, playground_env
 from repertoire.envs.foreign import ForeignEnv, Options
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, go2, goals, humanoid_skills, humanoids, hurdle, mjcf, point, robots
+from repertoire.envs.tasks import (
+    ant,
+    ant_maze,
+    forward,
+    go2,
+    goals,
+    humanoid_skills,
+    humanoids,
+    hurdle,
+    mjcf,
+    point,
+    robots,
+)
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -29,6 +41,8 @@ TASKS: dict[str, type[Task]] = {
         forward.Walker2dForward,
         forward.HumanoidForward,
         goals.AntMultiGoals,
+        ant_maze.AntMaze,
+        ant_maze.AntPush,
         goals.HalfCheetahGoal,
         hurdle.HalfCheetahHurdle,
         point.Point,

@@ -144,9 +144,9 @@ class Task:
         """qpos [nq] at rest, which `sources` calls `default`."""
         return self.model.qpos0
 
-    def origin(self) -> dict[str, str]:
-        """`model` and `model_sha256` of `EnvSpec`, for tasks on a file of the user's."""
-        return {}
+    def source_model(self) -> tuple[str, str]:
+        """(file, SHA-256) of the model, for tasks on a file of the user's."""
+        return "", ""
 
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Actuator units at action -1 and +1."""

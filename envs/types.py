@@ -158,6 +158,8 @@ class EnvSpec:
       dt: control period, s. physics_dt: integrator step, s. episode_length: steps until truncation.
       discrete: number of choices where the action is one int32 index instead of a vector (0: a vector).
       model: the MJCF file of an env that was made from one, and model_sha256 its fingerprint; empty for our own.
+      parameters: with `discrete`, the number of continuous parameters of each choice: the action is then the vector
+        [index, parameters of choice 0, of choice 1, ...], of which only those of the chosen one matter.
     """
 
     name: str
@@ -172,6 +174,7 @@ class EnvSpec:
     discrete: int = 0
     model: str = ""
     model_sha256: str = ""
+    parameters: tuple[int, ...] = ()
 
 
 class State(struct.PyTreeNode):

@@ -16,6 +16,13 @@ from repertoire.experiment.run_dir import RunDir
 
 #: Name of the row that is no arm: random actions.
 FLOOR = "random actions"
+#: What is shown side by side: heading, folder of a run, files of which the first is taken.
+SHOWN = (
+    ("Skills", "plots", "trajectories*.png"),
+    ("Paths", "plots", "paths.png"),
+    ("Who acts", "plots", "acting.png"),
+    ("Videos", "videos", "*.mp4"),
+)
 
 
 class Cell(NamedTuple):
@@ -91,7 +98,7 @@ def write_page(
         header, rows = table.rows(cells, env)
         note = '<p class="note">Interquartile mean over seeds, with its 95 % stratified bootstrap interval.</p>'
         parts = [embed.grid(header, rows) + note, embed.block("Learning curves", _curves(chosen, curves))]
-        for heading, folder, pattern in (("Plots", "plots", "*.png"), ("Videos", "videos", "*.mp4")):
+        for heading, folder, pattern in SHOWN:
             parts.append(embed.block(heading, _gallery(chosen, folder, pattern, out, budget)))
         body.append(f"<section><h2>{embed.escape(env)}</h2>{''.join(parts)}</section>")
     return embed.write_page(out, title or f"Comparison: {table.name}", body)

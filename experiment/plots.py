@@ -13,7 +13,7 @@ import numpy as np
 from repertoire.errors import UserError
 from repertoire.experiment.files import guard_writes
 
-_INK, _GRID = "#2b2f36", "#d9dce1"
+INK, GRID = "#2b2f36", "#d9dce1"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Series:
     high: np.ndarray | None = None
 
 
-def _figure(width: float, height: float) -> Any:
+def figure_of(width: float, height: float) -> Any:
+    """A figure of so many inches that belongs to no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,13 +39,14 @@ def _figure(width: float, height: float) -> Any:
 
 def _clean(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_INK, labelsize=8, length=3, color=_GRID)
-    axes.grid(color=_GRID, linewidth=0.6, alpha=0.7)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=INK, labelsize=8, length=3, color=GRID)
+    axes.grid(color=GRID, linewidth=0.6, alpha=0.7)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+def save(figure: Any, path: str | os.PathLike[str]) -> Path:
+    """Write `figure` as a PNG, whole or not at all. Raises `UserError` for a full or read-only disk."""
     path = Path(path).with_suffix(".png")
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
     with guard_writes(path):
@@ -95,17 +97,17 @@ def trajectories(
     xy = np.asarray(xy, float)
     if xy.ndim != 3 or xy.shape[2] != 2 or not xy.shape[0]:
         raise UserError(f"trajectories wants xy [K, T, 2], got {list(xy.shape)}")
-    figure = _figure(5.2, 5.2)
+    figure = figure_of(5.2, 5.2)
     axes = figure.add_subplot()
     _clean(axes)
     _draw_paths(axes, xy, _path_colours(len(xy), labels, latents), labels)
     if goals is not None:
-        axes.plot(*np.asarray(goals, float).T, "x", color=_INK, ms=9, mew=2, zorder=4)
+        axes.plot(*np.asarray(goals, float).T, "x", color=INK, ms=9, mew=2, zorder=4)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xlabel("x [m]", color=_INK, fontsize=9)
-    axes.set_ylabel("y [m]", color=_INK, fontsize=9)
-    axes.set_title(title, color=_INK, fontsize=10)
-    return _save(figure, path)
+    axes.set_xlabel("x [m]", color=INK, fontsize=9)
+    axes.set_ylabel("y [m]", color=INK, fontsize=9)
+    axes.set_title(title, color=INK, fontsize=10)
+    return save(figure, path)
 
 
 def clusters(
@@ -123,7 +125,7 @@ def clusters(
     values = np.asarray(values, float)
     if values.ndim != 3 or values.shape[2] != 2 or len(labels) != len(values):
         raise UserError(f"clusters wants values [K, T, 2] and K labels, got {list(values.shape)} and {len(labels)}")
-    figure = _figure(5.2, 5.2)
+    figure = figure_of(5.2, 5.2)
     panel = figure.add_subplot()
     _clean(panel)
     colours = _path_colours(len(values), labels, None)
@@ -133,11 +135,11 @@ def clusters(
         panel.plot(*points[:: max(len(points) // 400, 1)].T, ".", color=colour, ms=3, alpha=0.35, mew=0)
         panel.plot(*points.mean(0), "o", color=colour, ms=8, mec="white", label=name, zorder=4)
     panel.set_aspect("equal", adjustable="datalim")
-    panel.set_xlabel(axes[0], color=_INK, fontsize=9)
-    panel.set_ylabel(axes[1], color=_INK, fontsize=9)
-    panel.set_title(title, color=_INK, fontsize=10)
+    panel.set_xlabel(axes[0], color=INK, fontsize=9)
+    panel.set_ylabel(axes[1], color=INK, fontsize=9)
+    panel.set_title(title, color=INK, fontsize=10)
     panel.legend(fontsize=7, frameon=False, loc="best")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _path_colours(count: int, labels: Sequence[str] | None, latents: np.ndarray | None) -> np.ndarray:
@@ -158,7 +160,7 @@ def _draw_paths(axes: Any, xy: np.ndarray, colours: np.ndarray, labels: Sequence
         valid = line[np.isfinite(line).all(1)]
         if len(valid):
             axes.plot(*valid[-1], "o", color=colour, ms=3.5, zorder=3)
-    axes.plot(*xy[0, 0], "o", color=_INK, ms=5, mfc="white", zorder=5)
+    axes.plot(*xy[0, 0], "o", color=INK, ms=5, mfc="white", zorder=5)
     if 1 < len(seen) <= 20:
         axes.legend(fontsize=7, frameon=False, ncols=2 if len(seen) > 10 else 1, loc="best")
 
@@ -179,7 +181,7 @@ def curves(
         raise UserError("curves wants at least one panel")
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(3.5 * columns, 2.3 * rows + 0.3)
+    figure = figure_of(3.5 * columns, 2.3 * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     names = list(dict.fromkeys(s.label for series in panels.values() for s in series))
     for axes, (name, series) in zip(grid, panels.items(), strict=False):
@@ -187,19 +189,19 @@ def curves(
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
-        axes.set_xlabel(xlabel, color=_INK, fontsize=8)
+        axes.set_xlabel(xlabel, color=INK, fontsize=8)
     handles = {label: h for axes in grid for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if len(names) > 1:
         ncols = min(len(handles), 4)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False, fontsize=8
         )
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _panel(axes: Any, name: str, series: Sequence[Series], names: list[str]) -> None:
     _clean(axes)
-    axes.set_title(name, fontsize=9, color=_INK, loc="left")
+    axes.set_title(name, fontsize=9, color=INK, loc="left")
     for s in series:
         y = np.asarray(s.y, float)
         ok = np.isfinite(y)

@@ -14,6 +14,7 @@ from repertoire.errors import UserError
 from repertoire.experiment.files import guard_writes
 from repertoire.experiment.gl import pick_gl, why_no_gl
 from repertoire.experiment.scene import Markers, Stage
+from repertoire.experiment.strip import Strip, stamp, under
 from repertoire.experiment.viewer import write_html
 
 __all__ = ["grid", "pick_gl", "render", "skill_grid", "try_video", "why_no_gl", "write_html", "write_mp4"]
@@ -105,7 +106,7 @@ def grid(
     if first is None:
         return
     columns = columns or int(np.ceil(np.sqrt(len(sources))))
-    stamps = [_stamp(name, first.shape[1]) for name in names]
+    stamps = [stamp(name, first.shape[1]) for name in names]
     while True:
         yield _tile([f if f is not None else np.zeros_like(first) for f in current], stamps, columns, gap)
         fresh = [next(s, None) for s in sources]
@@ -114,31 +115,16 @@ def grid(
         current = [f if f is not None else c for f, c in zip(fresh, current, strict=True)]
 
 
-def _stamp(text: str, width: int) -> Frame | None:
-    """White text on a dark strip [h, w, 3], at most `width` wide; None for no text."""
-    if not text:
-        return None
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(size=max(11, min(18, width // 14)))
-    while len(text) > 1 and font.getbbox(text)[2] + 10 > width:
-        text = text[:-2].rstrip() + "…"
-    box = font.getbbox(text)
-    image = Image.new("RGB", (int(min(box[2] + 10, width)), int(box[3] + 6)), (24, 26, 30))
-    ImageDraw.Draw(image).text((5, 2), text, font=font, fill=(255, 255, 255))
-    return np.asarray(image)
-
-
 def _tile(frames: Sequence[Frame], stamps: Sequence[Frame | None], columns: int, gap: int) -> Frame:
     h, w = frames[0].shape[:2]
     rows = -(-len(frames) // columns)
     height, width = rows * (h + gap) - gap, columns * (w + gap) - gap
     out = np.full((height + height % 2, width + width % 2, 3), 24, np.uint8)
-    for i, (frame, stamp) in enumerate(zip(frames, stamps, strict=True)):
+    for i, (frame, text) in enumerate(zip(frames, stamps, strict=True)):
         y, x = (i // columns) * (h + gap), (i % columns) * (w + gap)
         out[y : y + h, x : x + w] = frame
-        if stamp is not None:
-            out[y : y + stamp.shape[0], x : x + stamp.shape[1]] = stamp[:h, :w]
+        if text is not None:
+            out[y : y + text.shape[0], x : x + text.shape[1]] = text[:h, :w]
     return out
 
 
@@ -181,6 +167,7 @@ def try_video(
     dt: float,
     *,
     labels: Sequence[str] | None = None,
+    strip: Strip | None = None,
     max_fps: float = 30.0,
     note: Callable[[str], None] = print,
     **options: Any,
@@ -192,8 +179,9 @@ def try_video(
     Args:
       path: the mp4. model: mujoco.MjModel, or None for an env that has none.
       dt: seconds between rows of qpos; rows are skipped to stay below `max_fps`, in real time.
-      labels: one per skill. note: gets one line that says what was made, or why nothing was.
-      options: of `render` (one motion) or `skill_grid` (many).
+      labels: one per skill. strip: shown under a single motion, a row for each of `qpos`.
+      note: gets one line that says what was made, or why nothing was.
+      options: of `render` (one motion) or `skill_grid` (many); `markers` is given rows of `qpos`.
 
     Returns:
       The file written (mp4 or html), or None.
@@ -210,8 +198,11 @@ def try_video(
             page = write_html(path.with_suffix(".html"), model, short.reshape(-1, *short.shape[-2:])[0], dt * stride)
             note(f"no video: {why_no_gl()}; interactive page instead: {page}")
             return page
-        single = qpos.ndim == 2
+        single, markers = qpos.ndim == 2, options.pop("markers", None)
+        if markers:  # told of rows, as they were recorded
+            options["markers"] = lambda t: markers(t * stride)
         frames = render(model, short, **options) if single else skill_grid(model, short, labels=labels, **options)
+        frames = under(frames, strip, stride) if strip else frames
         return write_mp4(path, frames, 1 / (dt * stride))
     except Exception as error:  # a video never kills a run
         note(f"no video {path.name}: {(str(error) or type(error).__name__).splitlines()[0][:200]}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-
 from repertoire.algos.types import Array
 from repertoire.envs.types import State
 from repertoire.errors import UserError
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.sequence import Latent
 
 #: (key, env state) -> macro action.
 Rule = Callable[[Array, State], Array]
@@ -21,8 +20,8 @@ def zero_shot(env: MacroEnv) -> Rule:
     The goal is the env's policy slice `goal` (relative to the root, m); the goal's features are the current ones with
     `position` moved there.
     """
-    skill, spec = env.options.skills[0], env.env.spec
-    if env.options.mode != "latent":
+    skill, spec = env.composer.skills[0], env.env.spec
+    if not isinstance(env.composer, Latent):
         raise UserError("the zero-shot goal rule needs controller.mode=latent")
     if "goal" not in {s.name for s in spec.obs.groups["policy"]}:
         raise UserError(f"env {spec.name} has no `goal` slice, so there is no zero-shot goal rule")
@@ -43,9 +42,5 @@ def zero_shot(env: MacroEnv) -> Rule:
 
 
 def random_skills(env: MacroEnv) -> Rule:
-    """A fresh random skill at every macro step."""
-    if env.options.mode == "latent":
-        prior = env.options.skills[0].prior
-        return lambda key, state: prior.sample(key)
-    choices = env.spec.discrete
-    return lambda key, state: jax.random.randint(key, (), 0, choices)
+    """Random skills, latents and weights, drawn afresh at every macro step."""
+    return lambda key, state: env.composer.sample(key)

@@ -1,101 +1,106 @@
-"""Frozen skills plus an env are again an `Env`: one macro step holds a skill for k control steps.
+"""Frozen skills plus an env are again an `Env`: one macro step holds a command for k control steps.
 
-So the learner that trained the skills trains the controller (*sequence*), and a controller can be frozen in turn.
+So the learner that trained the skills trains controllers of every kind, and a controller can be frozen in turn.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from repertoire.envs.mujoco_env import tree_where
-from repertoire.envs.types import Array, Env, EnvSpec, State
+from repertoire.envs.types import Array, Env, State
 from repertoire.errors import UserError
-from repertoire.high_level.options import Options
+from repertoire.high_level.composer import Composer
+from repertoire.high_level.types import Command, StatefulSkill
+
+#: Prefix of the composer's own metrics.
+OWN = "controller/"
 
 
 class Trace(struct.PyTreeNode):
-    """Low-level steps inside one macro step, [k, ...]: what videos and logs read."""
+    """Low-level steps inside one macro step, [k, ...]: what videos and logs read. For `acting` see `Composer`."""
 
     qpos: Array
     reward: Array
     alive: Array
     features: Array
     memory: Any
+    acting: Array
 
 
 class MacroEnv:
-    """`Env` over `Options` with hold length k.
+    """`Env` over a `Composer` with hold length k.
 
     The macro reward is the sum over the held steps of gamma^i r_i up to and including the first done, and nothing
     after it; the learner discounts macro steps by gamma^k (semi-MDP, Sutton et al. 1999), so k = 1 with a skill that
     passes actions through is the flat env exactly.
 
     Args:
-      env: the task env. options: frozen skills. hold: k. gamma: discount per control step.
+      env: the task env. composer: frozen skills and how they are driven. hold: k. gamma: discount per control step.
     """
 
-    def __init__(self, env: Env, options: Options, hold: int, gamma: float = 1.0) -> None:
+    def __init__(self, env: Env, composer: Composer, hold: int, gamma: float = 1.0) -> None:
         if hold < 1:
             raise UserError(f"controller.hold must be at least 1, got {hold}")
-        self.env, self.options, self.hold, self.gamma = env, options, hold, gamma
-        self.spec = _macro_spec(env.spec, options, hold)
+        self.env, self.composer, self.hold, self.gamma = env, composer, hold, gamma
+        self.spec = composer.spec(hold)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of this combination, a line each."""
+        below = [s for s in self.composer.skills if isinstance(s, StatefulSkill) and self.hold % s.hold]
+        odd = (f"{s.name} decides every {s.hold} steps, and anew whenever it is called upon" for s in below)
+        return (*self.composer.notes, *(f"{line}: every {self.hold} here" for line in odd))
 
     def reset(self, key: Array) -> State:
         """Fresh episode."""
-        return self.env.reset(key)
+        state = self.env.reset(key)
+        return state.replace(metrics={**state.metrics, **jax.tree.map(jnp.zeros_like, self._measured())})
 
     def reset_where(self, mask: Array, state: State) -> State:
         """Fresh episode where `mask`."""
         return self.env.reset_where(mask, state)
 
     def step(self, state: State, action: Array) -> State:
-        """Hold the commanded skill for k control steps; stop at the first done."""
+        """Hold the command for k control steps; stop at the first done."""
         return self.trace(state, action)[0]
 
     def trace(self, state: State, action: Array) -> tuple[State, Trace]:
         """`step`, and the low-level steps inside it."""
-        command = self.options.resolve(action)
-        false = jnp.zeros((), bool)
+        command = self.composer.resolve(action)
+        false, acting = jnp.zeros((), bool), self.composer.acting(command)
         start = state.replace(reward=jnp.zeros(()), terminated=false, truncated=false)
-        start = start.replace(metrics=jax.tree.map(jnp.zeros_like, state.metrics))
+        start = start.replace(metrics={k: jnp.zeros_like(v) for k, v in state.metrics.items() if OWN not in k})
 
-        def low(carry: State, i: Array) -> tuple[State, Trace]:
-            alive = ~(carry.terminated | carry.truncated)
-            stepped = self.env.step(carry, self.options.act(carry.obs["policy"], command))
+        def low(carry: tuple[State, Command], i: Array) -> tuple[tuple[State, Command], Trace]:
+            before, command = carry
+            alive = ~(before.terminated | before.truncated)
+            low_action, command = self.composer.act(before.obs["policy"], command)
+            stepped = self.env.step(before, low_action)
             reward = jnp.where(alive, stepped.reward, 0.0)
             merged = stepped.replace(
-                reward=carry.reward + self.gamma**i * reward, metrics=_accumulate(carry.metrics, stepped.metrics)
+                reward=before.reward + self.gamma**i * reward, metrics=_accumulate(before.metrics, stepped.metrics)
             )
-            carry = tree_where(alive, merged, carry)
-            return carry, Trace(carry.data.qpos, reward, alive, carry.obs["features"], carry.memory)
+            after = tree_where(alive, merged, before)
+            seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
+            return (after, command), seen
 
-        return jax.lax.scan(low, start, jnp.arange(self.hold))
+        (after, _), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))
+        own = {OWN + k: v for k, v in self.composer.metrics(command).items()}
+        return after.replace(metrics={**after.metrics, **own}), trace
+
+    def _measured(self) -> Mapping[str, Any]:
+        """Shapes of the composer's metrics."""
+        own = jax.eval_shape(lambda: self.composer.metrics(self.composer.resolve(self.composer.zero())))
+        return {OWN + k: v for k, v in own.items()}
 
 
 def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array]) -> dict[str, Array]:
     """Reward terms and divergence counts add up over a macro step; other metrics keep their last value."""
     summed = {k: k.startswith("reward/") or k == "diverged" for k in step}
     return {k: total[k] + v if summed[k] else v for k, v in step.items()}
-
-
-def _macro_spec(spec: EnvSpec, options: Options, hold: int) -> EnvSpec:
-    choice = options.mode == "choice"
-    size = 1 if choice else options.size
-    return dataclasses.replace(
-        spec,
-        name=f"{spec.name}+{'+'.join(s.name for s in options.skills)}",
-        action_size=size,
-        action_names=tuple(f"{options.mode}{i}" for i in range(size)),
-        action_low=(-1.0,) * size,
-        action_high=(1.0,) * size,
-        dt=spec.dt * hold,
-        episode_length=int(np.ceil(spec.episode_length / hold)),
-        discrete=len(options.table[0]) if choice else 0,
-    )

@@ -17,6 +17,7 @@ from mujoco.batch import Batch
 
 from repertoire.envs import registry
 from repertoire.envs.mujoco_env import MujocoEnv
+from repertoire.envs.types import Env
 
 #: Control steps that one call of a contestant makes.
 CHUNK = 10
@@ -108,9 +109,7 @@ def batch_caller(
     return call, _nothing
 
 
-def scan_caller(
-    env: MujocoEnv, worlds: int, steps: int, policy: bool = False
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def scan_caller(env: Env, worlds: int, steps: int, policy: bool = False) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Our env in a jitted scan, auto-reset as in a rollout."""
     params = _mlp(jax.random.key(1), (env.spec.obs.size("policy"), 256, 256, env.spec.action_size))
 

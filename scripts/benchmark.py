@@ -11,7 +11,7 @@ import jax
 from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_objectives, bench_physics, build, config
+from repertoire.scripts import bench_control, bench_objectives, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
 
 #: Groups of rows -> columns of their table: key, heading, format.
@@ -53,6 +53,7 @@ def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
     if group == "objectives":
         return bench_objectives.measure(env, rounds)
     extra = [learning(env, cfg["worlds"], cfg["objective"])]
+    extra += bench_control.blends(env, cfg["worlds"], cfg["skills"], cfg["skill_hidden"])
     return bench_physics.measure(env, cfg["worlds"], rounds, rivals=cfg["rivals"], extra=extra)
 
 

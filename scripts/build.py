@@ -24,8 +24,9 @@ from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
+from repertoire.high_level import frozen
+from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.options import Options
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
@@ -121,14 +122,23 @@ def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
-    controller = config["controller"]
-    if controller["kind"] != "sequence":
-        raise unknown("controller", controller["kind"], ["sequence"])
+    settings = dict(config["controller"])
+    kind, hold = controllers.kind_of(settings.pop("kind")), _cast("controller.hold", settings.pop("hold"), int)
+    if not kind.trained:  # the other settings are its rule's
+        settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
+    frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
+    chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
-    references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
-    skills = tuple(store.load(r) for r in references)
-    options = Options(skills, env.spec, controller["mode"], int(controller["per_skill"]))
-    return MacroEnv(env, options, int(controller["hold"]), gamma)
+    skills = tuple(frozen.load(store, r) for r in references(config))
+    env = MacroEnv(env, kind.make(skills, env.spec, chosen), hold, gamma)
+    for note in env.notes:
+        print(f"note: {note}")
+    return env
+
+
+def references(config: Config) -> list[str]:
+    """Library references of a controller config."""
+    return list(config["skills"]) if isinstance(config["skills"], list) else [config["skills"]]
 
 
 def _check_features(env: Any, features: tuple[str, ...]) -> None:
@@ -162,8 +172,7 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if kind != "train-controller":
         return dict(config)
     store = Library(config["library"])
-    references = config["skills"] if isinstance(config["skills"], list) else [config["skills"]]
-    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references]}
+    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references(config)]}
 
 
 def _pinned_model(env: Config) -> dict[str, Any]:

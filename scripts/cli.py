@@ -20,6 +20,7 @@ VERBS = {
     "train-controller": ("train_controller", "train a controller over frozen skills"),
     "evaluate": ("evaluate", "deterministic evaluation of a run"),
     "rollout": ("rollout", "videos and plots of a run"),
+    "play": ("play", "drive frozen skills by hand in an interactive viewer"),
     "export": ("export", "ONNX + contract + runner of a run [--check]"),
     "benchmark": ("benchmark", "throughput: physics, env, + inference, + learning"),
     "compare": ("compare", "arms x envs x seeds: train what is unfinished, one table, one page"),

@@ -37,6 +37,21 @@ class Job(NamedTuple):
     args: tuple[str, ...]
 
 
+class Arm(NamedTuple):
+    """What an arm of the config says: `[setting, ...]`, or these fields by name.
+
+    Attributes:
+      verb: that trains it; by default that of the comparison. settings: of its runs.
+      skills: how many of the env's skills a controller uses, from the first; None: all.
+      envs: where it is run; None: on all.
+    """
+
+    verb: str
+    settings: tuple[str, ...]
+    skills: int | None
+    envs: tuple[str, ...] | None
+
+
 def main(verb: str, args: list[str]) -> None:
     """Entry of the verb."""
     config.main("compare", args, run)
@@ -68,23 +83,40 @@ def run(cfg: dict[str, Any]) -> Path:
 
 def plan(cfg: Mapping[str, Any]) -> list[Job]:
     """The runs, with every config composed once so that a wrong name fails before anything is trained."""
-    if cfg["verb"] not in VERBS:
-        raise unknown("verb to compare", cfg["verb"], VERBS)
     if not cfg["arms"] or not cfg["envs"]:
         raise UserError("a comparison needs at least one arm and one env")
     _check_downstream(cfg)
-    out, library = Path(cfg["out"]), _library(cfg)
-    jobs = []
-    for env in cfg["envs"]:
-        for arm, settings in cfg["arms"].items():
-            path = out / "runs" / f"{env}-{arm}"
-            args = [f"env={env}", *cfg["overrides"], *settings]
-            args += [f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
-            args += [f"run_dir={path}", f"library={library}"]
-            args += [f"name={env}-{arm}"] if cfg["verb"] == "train-skills" else []
-            config.compose(cfg["verb"].replace("-", "_"), args)
-            jobs.append(Job(env, arm, path, cfg["verb"], int(cfg["total_steps"]), tuple(args)))
-    return jobs
+    arms, known = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}, config.options("env")
+    for env in [*cfg["settings"], *cfg["skills"], *(e for arm in arms.values() for e in arm.envs or ())]:
+        if env not in known:
+            raise unknown("env of the comparison", env, known)
+    pairs = [(env, name) for env in cfg["envs"] for name, arm in arms.items() if arm.envs is None or env in arm.envs]
+    return [_job(cfg, env, name, arms[name]) for env, name in pairs]
+
+
+def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
+    """`told` of the config. Raises `UserError` for what is no arm."""
+    row = dict(told) if isinstance(told, Mapping) else {"settings": told}
+    for key in row:
+        if key not in Arm._fields:
+            raise unknown(f"setting of arm {name}", key, Arm._fields)
+    verb = row.get("verb", cfg["verb"])
+    if verb not in VERBS:
+        raise unknown("verb to compare", verb, VERBS)
+    return Arm(verb, tuple(row.get("settings") or ()), row.get("skills"), row.get("envs"))
+
+
+def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
+    """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
+    path = Path(cfg["out"]) / "runs" / f"{env}-{name}"
+    args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
+    if arm.verb == "train-controller" and env in cfg["skills"]:
+        args.append(f"skills=[{','.join(cfg['skills'][env][: arm.skills])}]")
+    args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
+    args += [f"run_dir={path}", f"library={_library(cfg)}"]
+    args += [f"name={env}-{name}"] if arm.verb != "train" else []
+    config.compose(arm.verb.replace("-", "_"), args)
+    return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args))
 
 
 def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:

@@ -8,7 +8,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, skill_eval, train, train_skills
+from repertoire.scripts import build, config, planning, skill_eval, train, train_skills
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -22,13 +22,13 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
     if cfg["steps"] is not None and cfg["steps"] < 1:
         raise UserError(f"steps must be at least 1, got {cfg['steps']}")
-    opened, learner, state = load(cfg)
-    if opened.kind == "train-skills":
-        if cfg["steps"] is not None:
-            raise UserError("steps is for runs of tasks: skills are evaluated over whole episodes")
-        found = _skills(opened, learner, state, cfg)
+    opened = RunDir.open(cfg["run"])
+    if planning.is_planned(opened.config):
+        found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"], cfg["steps"])
     else:
-        found = train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"], cfg["steps"])
+        opened, learner, state = load(cfg)
+        measured = _skills if opened.kind == "train-skills" else _policy
+        found = measured(opened, learner, state, cfg)
     write_json(opened.path / "evaluation.json", found)
     for key, value in found.items():
         if not isinstance(value, list | dict):
@@ -44,6 +44,10 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
 def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
     """(run, learner, state) of `run=`; its config decides everything but the physics backend."""
     opened = RunDir.open(cfg["run"])
+    if planning.is_planned(opened.config):
+        raise UserError(
+            f"run {opened.name} holds no trained policy: evaluate reads it, and rollout policy=trained, but not export"
+        )
     resolved = {**opened.config, "physics": cfg.get("physics", "auto")}
     build.prepare(resolved)
     learner = build.learner_of(opened.kind, resolved)
@@ -54,7 +58,13 @@ def _interval(found: dict[str, float] | None) -> str:
     return f"  IQM {found['iqm']:.4g} [{found['low']:.4g}, {found['high']:.4g}]" if found else ""
 
 
+def _policy(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
+    return train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"], cfg["steps"])
+
+
 def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
+    if cfg["steps"] is not None:
+        raise UserError("steps is for runs of tasks: skills are evaluated over whole episodes")
     seeds, rows = int(opened.config["num_seeds"]), []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)

@@ -79,7 +79,7 @@ def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
         head.squash,
     )
     if opened.kind == "train-controller":
-        return graph.controller_graph(policy, learner.env.options, learner.env.hold)
+        return graph.controller_graph(policy, learner.env.composer, learner.env.hold)
     return graph.policy_graph(learner.env.spec, policy)
 
 

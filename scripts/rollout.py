@@ -7,7 +7,8 @@ from typing import Any
 from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import video
-from repertoire.scripts import config, evaluate, train, train_skills
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import config, evaluate, planning, train, train_skills
 
 POLICIES = ("trained", "zero", "random")
 
@@ -23,14 +24,25 @@ def run(cfg: dict[str, Any]) -> None:
         raise unknown("policy", cfg["policy"], POLICIES)
     if cfg["count"] < 1:
         raise UserError(f"count must be at least 1, got {cfg['count']}")
-    opened, learner, state = evaluate.load(cfg)
-    opened.config["video"] = True
     if video.pick_gl() is None:
         print("no OpenGL here (EGL and OSMesa both failed): writing the interactive HTML viewer instead of mp4")
+    opened = _draw(cfg)
+    made = sorted([*opened.videos.glob("*"), *opened.plots.glob("*.png")])
+    print("\n".join(str(p) for p in made))
+
+
+def _draw(cfg: dict[str, Any]) -> RunDir:
+    """Draw the run and return it."""
+    opened = RunDir.open(cfg["run"])
+    if planning.is_planned(opened.config) and cfg["policy"] == "trained":
+        opened.config["video"] = True
+        planning.draw(opened, planning.made(opened, cfg["physics"]), cfg["count"], cfg["seed"])
+        return opened
+    opened, learner, state = evaluate.load(cfg)
+    opened.config["video"] = True
     if opened.kind == "train-skills" and cfg["policy"] == "trained":
         one = trainer.seed_state(state, 0, int(opened.config["num_seeds"]))
         train_skills.draw(opened, learner, one, "", with_video=True, count=cfg["count"])
     else:
         train.draw(opened, learner, state, cfg["policy"], cfg["count"], cfg["seed"])
-    made = sorted([*opened.videos.glob("*"), *opened.plots.glob("*.png")])
-    print("\n".join(str(p) for p in made))
+    return opened

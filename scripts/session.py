@@ -65,6 +65,24 @@ def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) ->
             tracker.close()
 
 
+def entry_name(config: Mapping[str, Any], default: str, index: int) -> str:
+    """Name of the library entry of seed number `index` of a run."""
+    name = config["name"] or default
+    return name if config["num_seeds"] == 1 else f"{name}-s{config['seed'] + index}"
+
+
+def provenance(run: RunDir, learner: Any, state: Any, index: int) -> dict[str, Any]:
+    """Where the entry of seed number `index` comes from."""
+    return {
+        "run": run.name,
+        "seed": run.config["seed"] + index,
+        "env_steps": int(state.update) * learner.steps_per_update * learner.hold,
+        "repertoire": run.manifest.get("repertoire"),
+        "git": (run.manifest.get("git") or {}).get("commit"),
+        "env_options": str(run.config["env"]),
+    }
+
+
 def _loop(
     run: RunDir,
     learner: AnyLearner,
@@ -121,7 +139,7 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     hold = learner.hold
     per_update = learner.steps_per_update * hold
     rows = {
-        "env": f"{learner.env.spec.name} on {_physics(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
+        "env": f"{learner.env.spec.name} on {physics_name(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
         "learner": f"{cfg.label}, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
         "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
         "updates": f"{learner.total_updates} ({per_update * learner.total_updates / 1e6:.3g} M env steps a seed)",
@@ -133,7 +151,8 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     console.plan(run.kind, rows, quiet=config["logging"]["quiet"])
 
 
-def _physics(env: Any) -> str:
+def physics_name(env: Any) -> str:
+    """Backend that steps a flat or a macro env."""
     return str(getattr(env, "env", env).physics.name)
 
 

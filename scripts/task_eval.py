@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,22 +13,26 @@ import numpy as np
 from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
-from repertoire.experiment import plots, video
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule, memoryless
 
 #: (key, env state) -> action of the env at hand (macro action for controllers).
 Rule = Callable[[Any, Any], Any]
 
 
 class Episodes(NamedTuple):
-    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory."""
+    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
+
+    `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
+    """
 
     qpos: np.ndarray
     positions: np.ndarray
     reward: np.ndarray
     alive: np.ndarray
     memory: Any
+    acting: np.ndarray
 
     @property
     def returns(self) -> np.ndarray:
@@ -46,8 +48,9 @@ def trained(learner: AnyLearner, state: Any) -> Rule:
 
 def zero(learner: AnyLearner) -> Rule:
     """The zero agent."""
-    spec = learner.env.spec
-    return lambda key, s: jnp.zeros((), jnp.int32) if spec.discrete else jnp.zeros(spec.action_size)
+    env = learner.env
+    action = env.composer.zero() if isinstance(env, MacroEnv) else jnp.zeros(env.spec.action_size)
+    return lambda key, s: action
 
 
 def random(learner: AnyLearner) -> Rule:
@@ -58,35 +61,44 @@ def random(learner: AnyLearner) -> Rule:
     return lambda key, s: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-def episodes(env: Any, rule: Rule, key: Any, count: int, steps: int | None = None) -> Episodes:
+def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: int | None = None) -> Episodes:
     """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked."""
+    stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
 
     def step(carry: Any, key: Any) -> Any:
-        states, ended = carry
-        actions = jax.vmap(rule)(jax.random.split(key, count), states)
+        states, ended, memory = carry
+        actions, memory = jax.vmap(stateful.step)(jax.random.split(key, count), states, memory)
         if isinstance(env, MacroEnv):
             stepped, trace = jax.vmap(env.trace)(states, actions)
             row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
-            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory)
+            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
         else:
             stepped = jax.vmap(env.step)(states, actions)
-            one = (stepped.data.qpos, stepped.obs["features"], stepped.reward, ~ended, stepped.memory)
+            one = (
+                stepped.data.qpos,
+                stepped.obs["features"],
+                stepped.reward,
+                ~ended,
+                stepped.memory,
+                jnp.zeros((count, 0)),
+            )
             out = jax.tree.map(lambda x: x[None], one)
         kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        return (kept, ended | stepped.terminated | stepped.truncated), out
+        return (kept, ended | stepped.terminated | stepped.truncated, memory), out
 
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
-        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool)), keys)
-        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
+        memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
+        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
 
-    qpos, features, reward, alive, memory = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, acting = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory)
+    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -114,49 +126,33 @@ def reach(found: Episodes) -> np.ndarray:
     return np.linalg.norm(last - found.positions[:, 0], axis=-1)
 
 
+def table(
+    env: Any,
+    name: str,
+    rows: list[dict[str, float]],
+    others: Mapping[str, Rule],
+    key: Any,
+    count: int,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
+    rules = {name: {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}}
+    for other, rule in others.items():
+        if other != name:
+            rules[other] = summary(episodes(env, rule, key, count, steps))
+    return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
+
+
 def baselines(learner: AnyLearner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
-    rules: dict[str, Rule] = {"random": random(learner)}
     if isinstance(learner.env, MacroEnv):
-        with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
-            rules["zero_shot"] = goals.zero_shot(learner.env)
+        return controller_baselines(learner.env)
+    return {"random": random(learner)}
+
+
+def controller_baselines(env: MacroEnv) -> dict[str, Rule]:
+    """Rules over the same skills that cost nothing."""
+    rules: dict[str, Rule] = {"random": goals.random_skills(env)}
+    with contextlib.suppress(UserError):  # no goal rule for this task or skill set: the table has no such row
+        rules["zero_shot"] = goals.zero_shot(env)
     return rules
-
-
-def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None] = print) -> Path | None:
-    """Video of the first episode with its goal markers."""
-    low = getattr(env, "env", env)
-    length = max(int(found.alive[0].sum()), 1)
-
-    def markers(t: int) -> list[Any]:
-        memory = jax.tree.map(lambda x: x[0, min(t, length - 1)], found.memory)
-        return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[0, t]))))
-
-    return video.try_video(
-        path,
-        low.physics.model,
-        found.qpos[0, :length],
-        low.spec.dt,
-        markers=markers,
-        note=note,
-        max_fps=20,
-        **_camera(found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
-    )
-
-
-def _camera(positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
-    """Follow the robot; from above, over everything, where there are goals on the plane to see."""
-    if not marks or positions.shape[-1] < 2:
-        return {}
-    goals = np.asarray([m[0][:2] for m in marks])
-    seen = np.concatenate([positions[:, :2], goals])
-    (x0, y0), (x1, y1) = seen.min(0) - 3.0, seen.max(0) + 3.0
-    return {"camera": "overview", "bounds": (x0, y0, x1, y1), "width": 640, "height": 480}
-
-
-def path_plot(path: Path, found: Episodes, title: str) -> Path | None:
-    """x-y paths of episodes, NaN after their end."""
-    if found.positions.shape[-1] < 2:
-        return None
-    xy = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12]
-    return plots.trajectories(path, xy, title=title)

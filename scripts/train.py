@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 from repertoire.algos import trainer
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, session, task_eval
+from repertoire.scripts import build, config, session, task_draw, task_eval
 
+#: (run, learner, state, evaluation) -> what the marker of the finished run says of it.
+Keep = Callable[[RunDir, Any, Any, dict[str, Any]], dict[str, Any]]
 #: Episodes of the final evaluation, per seed and rule.
 EPISODES = 64
 
@@ -26,14 +29,15 @@ def run(cfg: dict[str, Any]) -> RunDir:
     return learn("train", cfg, f"train-{build.label(cfg)}")
 
 
-def learn(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
-    """Train a task policy or a controller, then evaluate and draw it."""
+def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep = lambda *_: {}) -> RunDir:
+    """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
     build.prepare(cfg)
     learner = build.learner_of(kind, cfg)
     done = session.open_run(kind, cfg, name)
     try:
         state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
-        finish(done, learner, state)
+        found = finish(done, learner, state)
+        done.mark_done(updates=learner.total_updates, **keep(done, learner, state, found))
     finally:
         done.close()
     return done
@@ -44,7 +48,6 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     found = measure(run_dir, learner, state)
     write_json(run_dir.path / "evaluation.json", found)
     draw(run_dir, learner, state)
-    run_dir.mark_done(updates=learner.total_updates)
     print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
     return found
 
@@ -62,11 +65,7 @@ def measure(
         one = trainer.seed_state(state, i, seeds)
         rule = task_eval.trained(learner, one)
         rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps)))
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
-    rules = {"trained": mean}
-    for name, rule in task_eval.baselines(learner).items():
-        rules[name] = task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps))
-    return {"rules": rules, "seeds": rows, "return": mean["return"]}
+    return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
 
 
 def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:
@@ -75,10 +74,7 @@ def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", cou
     rules = {"trained": task_eval.trained(learner, one), "zero": task_eval.zero(learner)}
     rules["random"] = task_eval.random(learner)
     found = task_eval.episodes(learner.env, rules[policy], jax.random.key(seed), count)
-    suffix = "" if policy == "trained" else f"-{policy}"
-    task_eval.path_plot(run_dir.plots / f"paths{suffix}.png", found, f"{run_dir.name}: {policy}, {count} episodes")
-    if run_dir.config["video"]:
-        task_eval.task_video(run_dir.videos / f"task{suffix}.mp4", learner.env, found)
+    task_draw.draw(run_dir, learner.env, found, policy, "" if policy == "trained" else f"-{policy}")
 
 
 def _evaluator(learner: Any, seeds: int) -> session.Evaluate:

@@ -60,19 +60,10 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
 
 def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     """Skill of one seed, with provenance."""
-    cfg, manifest = run_dir.config, run_dir.manifest
-    seed, seeds = cfg["seed"] + index, cfg["num_seeds"]
-    name = cfg["name"] or f"{build.label(cfg)}-{cfg['objective']['name']}"
-    provenance = {
-        "run": run_dir.name,
-        "seed": seed,
-        "env_steps": int(state.update) * learner.steps_per_update,
-        "repertoire": manifest.get("repertoire"),
-        "git": (manifest.get("git") or {}).get("commit"),
-        "env_options": str(cfg["env"]),
-    }
-    features = cfg["objective"].get("features")
-    return freeze(name if seeds == 1 else f"{name}-s{seed}", learner, state, provenance, features)
+    cfg = run_dir.config
+    name = session.entry_name(cfg, f"{build.label(cfg)}-{cfg['objective']['name']}", index)
+    provenance = session.provenance(run_dir, learner, state, index)
+    return freeze(name, learner, state, provenance, cfg["objective"].get("features"))
 
 
 def measure(

@@ -8,19 +8,18 @@ from typing import Any
 
 def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
     """Markdown card of a manifest."""
-    contract, latent, objective = manifest["contract"], manifest["latent"], manifest["objective"]
-    hold = f"redrawn every {latent['hold']} steps" if latent["hold"] else "held for an episode"
+    contract = manifest["contract"]
     lines = [
         f"# {manifest['name']}@{manifest['version']}",
         "",
         *(["![trajectories of the skills](thumbnail.png)", ""] if thumbnail else []),
-        f"Skills discovered by **{objective['name']}** on **{manifest['env']}**.",
+        _origin(manifest),
         "",
-        f"- latent: {latent['kind']}, size {latent['size']}, {hold}",
+        f"- latent: {_latent(manifest)}",
         f"- control step: {contract['dt']:g} s over physics at {contract['physics_dt']:g} s",
         *([f"- model: {m['file']}, sha256 `{m['sha256']}`"] if (m := contract.get("model")) else []),
         f"- policy reads: {_slices(contract['policy'])}",
-        f"- objective saw: {_slices(contract['features'])}",
+        *([f"- objective saw: {_slices(contract['features'])}"] if contract["features"] else []),
         f"- drives: {', '.join(contract['action_names'])}",
         f"- network: {manifest['network']['hidden']}, {manifest['network']['activation']}",
         f"- content hash: `{manifest['digest']}`",
@@ -35,6 +34,24 @@ def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    name, env = manifest["objective"]["name"], manifest["env"]
+    if "controller" not in manifest:
+        return f"Skills discovered by **{name}** on **{env}**."
+    controller = manifest["controller"]
+    below = ", ".join(f"{s['name']}@{s['version']}" if "version" in s else s["name"] for s in controller["skills"])
+    return f"Controller ({name}, held {controller['hold']} steps) over {below}, trained on **{env}**."
+
+
+def _latent(manifest: Mapping[str, Any]) -> str:
+    latent = manifest["latent"]
+    if "controller" in manifest:
+        command = manifest["controller"]["command"]
+        return f"its command `{command}`, size {latent['size']}" if command else "none: it only does its task"
+    hold = f"redrawn every {latent['hold']} steps" if latent["hold"] else "held for an episode"
+    return f"{latent['kind']}, size {latent['size']}, {hold}"
 
 
 def _slices(rows: list[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks, normalize
+from repertoire.algos.distributions import LOG_STD_MAX, LOG_STD_MIN
 from repertoire.algos.types import Array, Params, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
@@ -117,6 +118,11 @@ class Skill:
         count = sum(k.startswith(f"{prefix}/kernel") for k in self.arrays)
         return [(self._array(f"{prefix}/kernel{i}"), self._array(f"{prefix}/bias{i}")) for i in range(count)]
 
+    @property
+    def std(self) -> np.ndarray | None:
+        """Standard deviation [A] that it explored with at the end of training; None where that was not one vector."""
+        return self.arrays.get("policy/std")
+
     def fits(self, spec: EnvSpec) -> None:
         """Raise `UserError` unless env `spec` offers this skill's observation slices and actions."""
         contract = self.manifest["contract"]
@@ -151,13 +157,8 @@ class Skill:
 
 def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
-    spec, config, objective, head = learner.env.spec, learner.config, learner.objective, learner.nets.head
-    arrays: dict[str, np.ndarray] = {}
-    layers = networks.first_outputs(networks.dense_layers(state.params["policy"]["net"]), head.mode_outputs)
-    for i, (kernel, bias) in enumerate(layers):
-        arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
-    stats = state.obs_stats["policy"]
-    arrays |= {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
+    spec, objective = learner.env.spec, learner.objective
+    arrays = policy_arrays(learner, state)
     arrays |= {"features/mean": np.asarray(state.feature_stats.mean)}
     arrays |= {"features/var": np.asarray(state.feature_stats.var)}
     arrays |= _flatten(state.objective, "objective")
@@ -168,11 +169,29 @@ def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], f
         "contract": contract(spec, features),
         "latent": objective.prior.describe(),
         "objective": {"name": objective.name, "options": _options(objective)},
-        "network": {"hidden": list(config.hidden), "activation": config.activation, "output": head.squash},
+        "network": network(learner),
         "provenance": dict(provenance),
         "metrics": {},
     }
     return Skill(manifest=manifest, arrays=arrays)
+
+
+def policy_arrays(learner: Any, state: Any) -> dict[str, np.ndarray]:
+    """What the mode of a training state's policy reads and, where it explores with one, its standard deviation."""
+    arrays: dict[str, np.ndarray] = {}
+    policy, outputs = state.params["policy"], learner.nets.head.mode_outputs
+    for i, (kernel, bias) in enumerate(networks.first_outputs(networks.dense_layers(policy["net"]), outputs)):
+        arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
+    if "log_std" in policy.get("head", {}):
+        arrays["policy/std"] = np.exp(np.clip(policy["head"]["log_std"], LOG_STD_MIN, LOG_STD_MAX))
+    stats = state.obs_stats["policy"]
+    return arrays | {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
+
+
+def network(learner: Any) -> dict[str, Any]:
+    """How the layers of a learner's policy are put together, as a manifest says it."""
+    config = learner.config
+    return {"hidden": list(config.hidden), "activation": config.activation, "output": learner.nets.head.squash}
 
 
 def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str, Any]:

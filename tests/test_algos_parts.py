@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repertoire.algos import networks, normalize
-from repertoire.algos.distributions import LOG_STD_MAX, Categorical, Gaussian
+from repertoire.algos.distributions import LOG_STD_MAX, Categorical, Gaussian, Hybrid
 from repertoire.algos.ppo import PPOConfig
 from repertoire.errors import UserError
 
@@ -30,6 +30,25 @@ def test_normalised_outliers_are_clipped():
     stats = normalize.update(normalize.init(1), jnp.linspace(-1, 1, 100)[:, None])
     assert normalize.apply(stats, jnp.array([1e6]))[0] == normalize.CLIP
     assert normalize.apply(stats, jnp.array([1e6]), clip=None)[0] > 1e5
+
+
+def test_parameterized_actions_count_only_what_was_chosen():
+    head = Hybrid((1, 2), -0.5)
+    probabilities, means = np.array([0.3, 0.7]), [0.5, -1.0, 2.0]
+    logits, extra = jnp.concatenate([jnp.log(probabilities), jnp.asarray(means)]), head.extra()
+    gaussian = Gaussian(1, -0.5)
+    density = [float(gaussian.log_prob(jnp.zeros(1), jnp.array([m]), gaussian.extra())) for m in means]
+    got = [float(head.log_prob(jnp.array([i, 0.0, 0.0, 0.0]), logits, extra)) for i in (0.0, 1.0)]
+    np.testing.assert_allclose(got, [np.log(0.3) + density[0], np.log(0.7) + density[1] + density[2]], rtol=1e-5)
+    each = float(gaussian.entropy(jnp.zeros(1), gaussian.extra()))
+    choice = -(probabilities * np.log(probabilities)).sum()
+    np.testing.assert_allclose(head.entropy(logits, extra), choice + (0.3 * 1 + 0.7 * 2) * each, rtol=1e-5)
+    np.testing.assert_allclose(head.mode(logits), [1.0, *means])
+    drawn = jax.vmap(lambda k: head.sample(k, logits, extra))(jax.random.split(jax.random.key(0), 4000))
+    assert set(np.unique(drawn[:, 0])) == {0.0, 1.0} and abs(float(drawn[:, 0].mean()) - 0.7) < 0.03
+    np.testing.assert_allclose(drawn[:, 1:].mean(0), means, atol=0.05)
+    slope = jax.grad(lambda x: head.log_prob(jnp.array([0.0, 1.0, 1.0, 1.0]), x, extra))(logits)
+    assert slope[2] != 0 and (slope[3:] == 0).all()  # the other choice's parameters learn nothing
 
 
 def test_gaussian_log_prob_and_entropy_agree_with_scipy_free_formulas():

@@ -10,7 +10,15 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
-from repertoire.scripts import bench_objectives, bench_ours, bench_physics, bench_rivals, benchmark, config
+from repertoire.scripts import (
+    bench_control,
+    bench_objectives,
+    bench_ours,
+    bench_physics,
+    bench_rivals,
+    benchmark,
+    config,
+)
 from repertoire.scripts.bench_ours import Contestant
 from repertoire.scripts.bench_physics import measure
 
@@ -37,6 +45,19 @@ def test_our_rows_are_complete_and_json() -> None:
     assert all(row.keys() == KEYS and row["steps_per_s"] > 0 and row["compile_s"] > 0 for row in rows)
     assert rows[0]["ratio_to_bare"] == 1.0
     assert table["machine"]["versions"]["mujoco"]
+
+
+@pytest.mark.slow
+def test_blends_are_contestants() -> None:
+    two, three = bench_control.blends("point", worlds=4, counts=(2, 3), hidden=(8,))
+    assert (two.name, three.name, two.worlds) == ("+ blend of 2 skills", "+ blend of 3 skills", 4)
+    call, close = two.build()
+    call()
+    close()
+    spec = registry.make_spec("ant")
+    first, second = (bench_control.drawn_skill(spec, (16, 8), seed) for seed in (0, 1))
+    assert [k.shape for k, _ in first.layers("policy")] == [(29, 16), (16, 8), (8, 8)]
+    assert first.digest() != second.digest()
 
 
 def test_a_failing_rival_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

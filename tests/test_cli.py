@@ -1,5 +1,6 @@
 """The command line: speed of --help, and bad input answered in one line with exit code 2, nothing lost."""
 
+import functools
 import json
 import os
 import subprocess
@@ -63,6 +64,11 @@ def _timed(command):
         (["train-skills", "nonsense"], "settings are written key=value"),
         (["train-controller", "skills=[nobody]", "library=/nonexistent"], "is empty"),
         (["train-controller", "controller.mode=laten"], "did you mean"),
+        (["train-controller", "controller=blond"], "did you mean 'blend'"),
+        (["train-controller", "controller=blend", "controller.combine=swich"], "did you mean 'switch'"),
+        (["train-controller", "controller=blend", "controller.std=0"], "controller.std must be positive"),
+        (["train-controller", "controller=switch", "controller.hold=often"], "controller.hold must be a whole number"),
+        (["train-controller", "command=gaol"], "no policy slice 'gaol' to command"),
         (["evaluate"], "run is required"),
         (["evaluate", "run=/nonexistent/run"], "there is no run at"),
         (["rollout", "run=/nonexistent/run"], "there is no run at"),
@@ -77,7 +83,7 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
     if says.startswith("needs an NVIDIA") and _gpu():
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
-    if args[0] == "train-controller" and "mode" in args[1]:
+    if args[0] == "train-controller" and not any(a.startswith("skills") for a in args):
         _library(tmp_path)
         args = [*args, "skills=[point-metra]", "task=point_maze"]
     assert says in fails(capsys, *args)
@@ -92,15 +98,19 @@ def _gpu():
 
 
 def _library(folder):
+    from repertoire.skills.library import Library
+
+    return Library(folder / "library").add(_skill())
+
+
+@functools.cache
+def _skill():
     from repertoire.algos import trainer
     from repertoire.scripts import build
-    from repertoire.skills.library import Library
     from repertoire.skills.skill import freeze
 
-    cfg = config.compose("train_skills", TINY)
-    learner = build.learner_of("train-skills", cfg)
-    state = trainer.programs(learner).init(trainer.seed_keys(0))
-    return Library(folder / "library").add(freeze("point-metra", learner, state, {}))
+    learner = build.learner_of("train-skills", config.compose("train_skills", TINY))
+    return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
 
 
 def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):

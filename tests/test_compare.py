@@ -57,6 +57,37 @@ def test_a_wrong_name_fails_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_arms_may_have_a_verb_of_their_own_and_envs_their_skills():
+    cfg = config.compose("compare", ["comparison=controllers", "seeds=2", "out=there"])
+    jobs = {(j.env, j.arm): j for j in compare.plan(cfg)}
+    assert len(jobs) == 3 * 7 - 1 and ("half_cheetah_hurdle", "zero_shot") not in jobs  # it has no goal
+    blend, plan = jobs["ant_maze", "blend"], jobs["half_cheetah_hurdle", "plan"]
+    assert blend.verb == "train-controller" and "skills=[ant-metra,ant-diayn]" in blend.args
+    assert "env.maze=u" in blend.args and "library=library" in blend.args and "env.maze=u" not in plan.args
+    assert "skills=[half_cheetah-metra]" in plan.args  # one skill set, for mode=latent
+    flat = jobs["ant_maze", "flat_ppo"]
+    assert flat.verb == "train" and "env.maze=u" in flat.args and not any("skills" in a for a in flat.args)
+    assert compare._command(cfg, flat)[3] == "train"
+    cells = {("ant_maze", arm, "return"): Cell(1.0, 1.0, 1.0, 2) for arm in cfg["arms"]}
+    table = Table("c", tuple(cfg["arms"]), ("ant_maze",), ("return",))
+    assert [row[0] for row in table.rows(cells, "ant_maze")[1]] == list(cfg["arms"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs'.*did you mean 'verb'"),
+        ({"arms": {"a": {"verb": "trian"}}}, "did you mean 'train'"),
+        ({"skills": {"ant_mase": ["ant-metra"]}}, "did you mean 'ant_maze'"),
+        ({"settings": {"ant_maze": ["env.maz=u", "controler.hold=5"]}}, "did you mean 'controller"),
+    ],
+)
+def test_arms_that_say_nothing_sensible_are_named(changed, message):
+    cfg = config.compose("compare", ["comparison=controllers"])
+    with pytest.raises(UserError, match=message):
+        compare.plan({**cfg, **changed})
+
+
 @pytest.mark.slow
 def test_compare_trains_what_is_missing_and_gives_the_same_table_again(tmp_path, capsys):
     out = tmp_path / "out"

@@ -24,7 +24,7 @@ from repertoire.deploy.graph import FrozenPolicy, controller_graph, policy_graph
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.registry import make
 from repertoire.errors import UserError
-from repertoire.high_level.options import Options
+from repertoire.high_level.sequence import Choice
 from repertoire.skills.skill import Skill, contract
 
 pytest.importorskip("onnx")
@@ -62,9 +62,9 @@ def goals() -> MujocoEnv:
 
 
 @pytest.fixture(scope="module")
-def options(ant: MujocoEnv, goals: MujocoEnv) -> Options:
+def choice(ant: MujocoEnv, goals: MujocoEnv) -> Choice:
     skills = (fake_skill(ant, "a", "sphere", 2), fake_skill(ant, "b", "one_hot", 3))
-    return Options(skills, goals.spec, "choice", per_skill=4)
+    return Choice(skills, goals.spec, per_skill=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,9 @@ def picker(goals: MujocoEnv) -> FrozenPolicy:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, goals: MujocoEnv, options: Options, picker: FrozenPolicy
-) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, goals: MujocoEnv, choice: Choice, picker: FrozenPolicy) -> Path:
     out = tmp_path_factory.mktemp("export") / "walker"
-    return export_controller(out, goals, picker, options, HOLD, {"run": "c1", "git": {"commit": "abc"}})
+    return export_controller(out, goals, picker, choice, HOLD, {"run": "c1", "git": {"commit": "abc"}})
 
 
 @pytest.fixture
@@ -110,11 +108,13 @@ def test_the_contract_says_everything(exported: Path) -> None:
     assert (hierarchy["mode"], hierarchy["hold"], hierarchy["macro_dt"], hierarchy["state"]) == ("choice", 5, 0.25, 1)
     assert [(s["name"], s["version"], s["size"]) for s in hierarchy["skills"]] == [("a", "3", 2), ("b", "3", 3)]
     assert [len(o["latent"]) for o in hierarchy["options"]] == [2] * 4 + [3] * 3
+    assert (hierarchy["fields"], hierarchy["outputs"]) == ([{"name": "choice", "size": 1, "choices": 7}], ["choice"])
+    assert [(s["hold"], s["over"]) for s in hierarchy["skills"]] == [(1, []), (1, [])]
     assert c["provenance"]["git"] == {"commit": "abc"} and c["provenance"]["skills"]["a"] == {"run": "r1"}
 
 
-def test_parity_and_replay(exported: Path, goals: MujocoEnv, options: Options, picker: FrozenPolicy) -> None:
-    graph = controller_graph(picker, options, HOLD)
+def test_parity_and_replay(exported: Path, goals: MujocoEnv, choice: Choice, picker: FrozenPolicy) -> None:
+    graph = controller_graph(picker, choice, HOLD)
     figures = check(exported, graph.fn, env=goals, starts=5)
     assert figures == json.loads((exported / "parity.json").read_text()) and figures["passed"]
     assert figures["outputs"]["rows"] == 1000 and figures["outputs"]["max_error"] < 1e-5
@@ -124,11 +124,11 @@ def test_parity_and_replay(exported: Path, goals: MujocoEnv, options: Options, p
         check(exported, graph.fn, np.zeros((3, 29)))
 
 
-def test_another_policy_is_found_out(copy: Path, goals: MujocoEnv, options: Options, picker: FrozenPolicy) -> None:
+def test_another_policy_is_found_out(copy: Path, goals: MujocoEnv, choice: Choice, picker: FrozenPolicy) -> None:
     other = FrozenPolicy(picker.kernels, picker.biases, picker.mean + 1e-2, picker.var)
     obs = RNG.normal(size=(1000, 29)).astype(np.float32)
     with pytest.raises(UserError, match=r"does not match the policy: .*decisions differ"):
-        check(copy, controller_graph(other, options, HOLD).fn, obs)
+        check(copy, controller_graph(other, choice, HOLD).fn, obs)
     assert json.loads((copy / "parity.json").read_text())["passed"] is False
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,11 +15,15 @@ import pytest
 from repertoire.algos import networks, normalize
 from repertoire.algos.types import Stats
 from repertoire.deploy.graph import ACTIVATIONS, FrozenPolicy, Graph, controller_graph, policy_graph, skill_graph
-from repertoire.deploy.onnx_graph import to_onnx
+from repertoire.deploy.onnx_model import to_onnx
 from repertoire.envs.registry import make
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
-from repertoire.high_level.options import Options
+from repertoire.high_level.blend import Blend, BlendConfig
+from repertoire.high_level.composer import Composer
+from repertoire.high_level.frozen import FrozenController, freeze
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.skills.latent import OneHot, Sphere, product_of
 from repertoire.skills.skill import Skill, contract
 
@@ -116,10 +121,9 @@ def test_skill_set(ant: EnvSpec, kind: str, size: int) -> None:
     assert out["action"].std() > 0
 
 
-@pytest.mark.parametrize(("kind", "size"), [("sphere", 2), ("gaussian", 3), ("one_hot", 4)])
+@pytest.mark.parametrize(("kind", "size"), [("sphere", 2), ("gaussian", 3), ("one_hot", 4), ("ball", 2)])
 def test_controller_of_one_skill_set(goals: EnvSpec, ant: EnvSpec, kind: str, size: int) -> None:
-    options = Options((fake_skill(ant, "a", kind, size),), goals, "latent")
-    graph = controller_graph(controller(goals, size), options, hold=5)
+    graph = controller_graph(controller(goals, size), Latent((fake_skill(ant, "a", kind, size),), goals), hold=5)
     held, decide = np.full((6, size), 0.5, np.float32), np.array([[1], [0], [1], [0], [0], [1]], np.float32)
     out = same(graph, 6, z=held, decide=decide)
     keeps = decide[:, 0] == 0
@@ -129,33 +133,96 @@ def test_controller_of_one_skill_set(goals: EnvSpec, ant: EnvSpec, kind: str, si
 
 def test_controller_that_picks_from_several_skill_sets(goals: EnvSpec, ant: EnvSpec) -> None:
     kinds = (("a", "sphere", 2, "tanh"), ("b", "one_hot", 5, "relu"), ("c", "sphere", 2, "swish"))
-    options = Options(tuple(fake_skill(ant, *kind) for kind in kinds), goals, "choice", per_skill=4)
-    n = len(options.table[0])
-    graph = controller_graph(controller(goals, n), options, hold=5)
+    choice = Choice(tuple(fake_skill(ant, *kind) for kind in kinds), goals, per_skill=4)
+    n = choice.discrete
+    graph = controller_graph(controller(goals, n), choice, hold=5)
     held = np.arange(n, dtype=np.float32)[:, None]
     obs = RNG.normal(size=(n, goals.obs.size("policy"))).astype(np.float32)
     out = same(graph, n, obs=obs, z=held, decide=np.zeros((n, 1)))
     np.testing.assert_array_equal(out["z_next"], held)
     for i in range(n):  # as `MacroEnv` acts
-        expected = jnp.clip(options.act(jnp.asarray(obs[i]), options.resolve(jnp.int32(i))), -1, 1)
+        expected = jnp.clip(choice.act(jnp.asarray(obs[i]), choice.resolve(jnp.int32(i)))[0], -1, 1)
         np.testing.assert_allclose(out["action"][i], expected, atol=1e-5)
     decided = same(graph, n, obs=obs, z=held, decide=np.ones((n, 1)))["z_next"]
     assert set(decided.ravel()) <= set(range(n))
 
 
 def test_a_random_table_can_be_traced(goals: EnvSpec, ant: EnvSpec) -> None:
-    options = Options((fake_skill(ant, "a", "gaussian", 3),), goals, "choice", per_skill=4)
-    graph = controller_graph(controller(goals, 4), options, hold=2)
+    choice = Choice((fake_skill(ant, "a", "gaussian", 3),), goals, per_skill=4)
+    graph = controller_graph(controller(goals, 4), choice, hold=2)
     same(graph, 3, z=np.array([[0], [1], [3]]))
     jax.jit(graph.fn)(*(jnp.zeros((1, w)) for w in graph.inputs.values()))
 
 
+COMPOSERS: dict[str, Callable[..., Composer]] = {
+    "parameterized": Parameterized,
+    "blend": Blend,
+    "clamp": lambda s, e: Blend(s, e, BlendConfig(squash="clamp", limit=0.5, groups={"all": ["*"]})),
+    "switch": lambda s, e: Blend(s, e, BlendConfig(combine="switch", groups={"hips": ["hip*"], "rest": ["ankle*"]})),
+    "multiply": lambda s, e: Blend(s, e, BlendConfig(combine="multiply", residual=0.3)),
+    "residual": lambda s, e: Blend(s[:1], e, BlendConfig(residual=0.2)),
+    "choice": lambda s, e: Choice(s, e, per_skill=3),
+}
+
+
+def drive(graph: Graph, rows: int, steps: int) -> None:
+    """Both sides for some control steps, each with its own state; a decision at steps 0 and 3."""
+    session = onnxruntime.InferenceSession(to_onnx(graph), providers=["CPUExecutionProvider"])
+    fn, names = jax.jit(graph.fn), list(graph.outputs)
+    theirs = ours = np.zeros((rows, graph.inputs["z"]), np.float32)
+    for step in range(steps):
+        obs = (2 * RNG.normal(size=(rows, graph.inputs["obs"]))).astype(np.float32)
+        decide = np.full((rows, 1), step % 3 == 0, np.float32)
+        out = dict(zip(names, session.run(names, {"obs": obs, "z": theirs, "decide": decide})))
+        expected = fn(jnp.asarray(obs), jnp.asarray(ours), jnp.asarray(decide))
+        for name, value in out.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name}, step {step}")
+            assert value.shape == (rows, graph.outputs[name])
+        theirs, ours = out["z_next"], np.asarray(expected["z_next"])
+    assert out["action"].std() > 0
+    with jax.enable_x64(True):  # as the check measures float32's own error
+        exact = jax.jit(graph.fn)(*(jnp.asarray(x, jnp.float64) for x in (obs, theirs, np.zeros_like(decide))))
+    assert exact["action"].dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", COMPOSERS)
+def test_controllers_of_every_kind(goals: EnvSpec, ant: EnvSpec, kind: str) -> None:
+    kinds = (("a", "sphere", 2, "tanh"), ("b", "one_hot", 5, "relu"), ("c", "gaussian", 2, "swish"))
+    composer = COMPOSERS[kind](tuple(fake_skill(ant, *k) for k in kinds), goals)
+    drive(controller_graph(controller(goals, composer.head.outputs), composer, hold=3), rows=6, steps=4)
+
+
+def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: str | None) -> FrozenController:
+    """As `freeze` makes it of a learner and its state."""
+    made = arrays(goals.obs.size("policy"), 0, composer.head.outputs)
+    net = {f"Dense_{i}": {"kernel": made[f"policy/kernel{i}"], "bias": made[f"policy/bias{i}"]} for i in range(3)}
+    stats = Stats(made["obs/mean"], made["obs/var"], np.ones(()))
+    state = SimpleNamespace(params={"policy": {"net": net, "head": {}}}, obs_stats={"policy": stats})
+    env = MacroEnv(SimpleNamespace(spec=goals), composer, hold)
+    config = SimpleNamespace(hidden=(HIDDEN, HIDDEN), activation="relu")
+    learner = SimpleNamespace(env=env, config=config, nets=SimpleNamespace(head=composer.head))
+    return freeze(f"{composer.mode}-frozen", learner, state, {}, command)
+
+
+def test_three_levels_with_clocks_of_their_own(goals: EnvSpec, ant: EnvSpec) -> None:
+    skills = (fake_skill(ant, "a", "sphere", 2), fake_skill(ant, "b", "gaussian", 2))
+    low = frozen_controller(goals, Blend(skills, goals), hold=2, command="goal")
+    middle = frozen_controller(goals, Choice((low, skills[0]), goals, per_skill=3), hold=4, command=None)
+    top = Blend((middle, low, skills[1]), goals, BlendConfig(groups={"all": ["*"]}))
+    graph = controller_graph(controller(goals, top.head.outputs), top, hold=8)
+    names = [f.name for f in top.fields]
+    assert "choice-frozen/clock" in names and "choice-frozen/blend-frozen/clock" in names
+    drive(graph, rows=4, steps=7)
+    with pytest.raises(UserError, match="is a controller: export the run that trained it"):
+        skill_graph(goals, low)
+
+
 def test_what_does_not_fit_is_refused(goals: EnvSpec, ant: EnvSpec) -> None:
-    options = Options((fake_skill(ant, "a", "sphere", 2),), goals, "latent")
+    latent = Latent((fake_skill(ant, "a", "sphere", 2),), goals)
     with pytest.raises(UserError, match="hold must be at least 1"):
-        controller_graph(controller(goals, 2), options, hold=0)
+        controller_graph(controller(goals, 2), latent, hold=0)
     with pytest.raises(UserError, match="3 outputs of a latent controller, expected 2"):
-        controller_graph(controller(goals, 3), options, hold=5)
+        controller_graph(controller(goals, 3), latent, hold=5)
     with pytest.raises(UserError, match="policy observations"):
         policy_graph(goals, controller(ant, 8))
     with pytest.raises(UserError, match="did you mean 'swish'"):

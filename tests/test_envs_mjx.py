@@ -111,6 +111,8 @@ def test_an_env_runs_on_mjx_as_on_native():
 #: The first 0.2 s must agree to 1e-5. The humanoid's contacts are costly here; the hurdles are hit late and hard.
 MODELS = {
     "ant_forward": (1.0, 1e-3),
+    "ant_maze": (0.5, 1e-3),
+    "ant_push": (0.5, 1e-3),
     "half_cheetah": (1.0, 1e-3),
     "half_cheetah_hurdle": (1.0, 1e-2),
     "hopper": (1.0, 1e-3),
@@ -119,6 +121,8 @@ MODELS = {
     "point": (1.0, 1e-3),
     "point_maze": (1.0, 1e-3),
 }
+#: Cells so small that the ant touches the walls within a few steps.
+OPTIONS = {"point": {"disc": True}, "ant_maze": {"cell": 2.0}, "ant_push": {"cell": 2.0}}
 
 
 @pytest.mark.slow
@@ -129,7 +133,7 @@ def test_native_and_mjx_agree(name):
     In float32 contacts amplify rounding a hundredfold every 0.1 s. Pyramidal cones depend on how the contact frame
     is turned about its normal, and MJX turns it by another rule for capsules steeper than 60 degrees.
     """
-    task = registry.make_task(name, **({"disc": True} if name == "point" else {}))
+    task = registry.make_task(name, **OPTIONS.get(name, {}))
     model = task.model
     model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     model.geom_condim[:] = 3

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from repertoire.envs import registry
+from repertoire.envs.physics.native import NativePhysics
 from repertoire.envs.tasks.hurdle import BEYOND, HURDLES
 from repertoire.errors import UserError
 
@@ -127,6 +128,8 @@ def test_describe_is_plain_data_for_every_env():
         ("point_maze", {"maze": "v"}, "maze"),
         ("point_maze", {"goal": "randon"}, "did you mean 'random'"),
         ("point_maze", {"cell": 0.1}, "cell must be at least 1"),
+        ("ant_maze", {"maze": "bigg"}, "did you mean 'big'"),
+        ("ant_push", {"maze": "u"}, "unknown option of env ant_push"),
     ],
 )
 def test_impossible_options_are_named(name, options, message):
@@ -301,17 +304,91 @@ def test_random_maze_goals_cover_the_free_cells():
     assert {tuple(map(int, xy)) for xy in np.asarray(drawn)} == free
 
 
-@pytest.mark.parametrize("maze", ["u", "medium"])
-def test_every_cell_of_a_maze_can_be_reached(maze):
-    task = registry.make_task("point_maze", maze=maze)
-    free = {tuple(xy) for xy in task.centres(" SG")}
-    seen, queue = {(0.0, 0.0)}, [(0.0, 0.0)]
+def moves_to(task, chars):
+    """Moves from the start to every cell that can be reached over cells of `chars`."""
+    free, d = {tuple(xy) for xy in task.centres(chars)}, task.cell
+    found, queue = {(0.0, 0.0): 0}, [(0.0, 0.0)]
     while queue:
-        x, y = queue.pop()
-        steps = {(x + 2, y), (x - 2, y), (x, y + 2), (x, y - 2)} & free - seen
-        seen |= steps
+        x, y = queue.pop(0)
+        steps = {(x + d, y), (x - d, y), (x, y + d), (x, y - d)} & free - set(found)
+        found |= dict.fromkeys(steps, found[x, y] + 1)
         queue += steps
-    assert seen == free
+    return found
+
+
+@pytest.mark.parametrize(
+    ("maze", "cells", "moves"), [("u", 7, 6), ("medium", 26, 15), ("big", 26, 10), ("hardest", 46, 14)]
+)
+def test_every_cell_of_a_maze_can_be_reached(maze, cells, moves):
+    task = registry.make_task("point_maze", maze=maze)
+    found = moves_to(task, " SG")
+    assert set(found) == {tuple(xy) for xy in task.centres(" SG")}
+    assert len(found) == cells and found[task.centres("G")[0]] == moves
+
+
+# -- ant behind walls -----------------------------------------------------------------------------------------------
+
+
+def thrown(task, steps, qvel, qpos=()):
+    """Data after `steps` physics steps, nothing driven; `qvel`, `qpos`: (index, value) where not the default."""
+    physics = NativePhysics(task.model, task.fields)
+    place, speed = jnp.asarray(task.model.qpos0, jnp.float32), jnp.zeros(task.model.nv)
+    for i, value in qpos:
+        place = place.at[i].set(value)
+    for i, value in qvel:
+        speed = speed.at[i].set(value)
+    return physics.step(physics.init(place, speed), jnp.zeros(task.model.nu), steps)
+
+
+def test_the_ant_does_not_pass_a_wall():
+    inside, outside = (thrown(registry.make_task(n), 100, [(0, -8.0)]) for n in ("ant_maze", "ant"))
+    assert float(outside.qpos[0]) < -2.5 < -2.0 + 0.2 < float(inside.qpos[0]) + 0.01
+
+
+def test_walls_are_where_the_map_has_them():
+    task = registry.make_task("ant_maze")
+    points = np.array([[0.0, 0.0], [8.0, -4.0], [1.5, 0.0], [0.0, -4.0], [3.0, -3.0]])
+    np.testing.assert_allclose(task.clearance(points), [2.0, 2.0, 2.0, 0.0, 0.0])
+    np.testing.assert_allclose(task.clearance(np.array([[6.5, -2.5]])), [0.5])
+    boxes = [task.model.geom(i).name for i in range(task.model.ngeom)]
+    assert sum(name.startswith("wall") for name in boxes) == 8 == len(task.walls())  # 18 cells in 8 runs
+
+
+@pytest.mark.parametrize(("name", "offset", "done"), [("ant_maze", 0.4, 1), ("ant_maze", 0.8, 0), ("ant_push", 4.0, 1)])
+def test_arriving_ends_the_episode(name, offset, done):
+    env = registry.make(name, "native")
+    after = env.step(at_goal(env, 10, offset), jnp.zeros(8))
+    assert float(after.reward) == done == int(after.terminated)
+
+
+@pytest.fixture(scope="module")
+def push():
+    return registry.make_task("ant_push")
+
+
+def test_the_block_bars_the_published_way(push):
+    assert float(push.draw(None, None)[0]) == 0 and float(push.draw(None, None)[1]) == 19
+    goal = push.centres("G")[0]
+    assert goal == (0.0, 16.0) and push.centres("B") == [(0.0, 8.0)]
+    assert goal not in moves_to(push, " SG") and moves_to(push, " SGB")[goal] == 2
+    assert (-8.0, 8.0) in moves_to(push, " S")  # from where it can be pushed to the right, into a free cell
+    assert (8.0, 8.0) in {tuple(xy) for xy in push.centres(" ")}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_block_slides_until_a_wall_and_cuts_no_corner(push, axis):
+    x, y = -2 + axis, -1 - axis
+    assert 7.5 < float(thrown(push, 400, [(x, 100.0)]).qpos[x]) < 8.3  # the next cell, and its fit
+    halfway = thrown(push, 400, [(x, 100.0)], qpos=[(y, 4.0)])
+    assert abs(float(halfway.qpos[x])) < 0.3
+
+
+def test_a_push_moves_the_block_and_it_stops(push):
+    hit = thrown(push, 400, [(1, 12.0)])
+    assert 1.0 < float(hit.qpos[-1]) < 7.0 and abs(float(hit.qvel[-1])) < 0.01
+    values = push.observe(hit, push.remember(jax.random.key(0), hit))
+    np.testing.assert_allclose(values["block"], np.array([0.0, 8.0]) + hit.qpos[-2:] - hit.qpos[:2], rtol=1e-6)
+    assert values["posture"].shape == (13,) and values["rates"].shape == (14,)
 
 
 def test_low_passed_features_follow_their_time_constant():

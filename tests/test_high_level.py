@@ -14,7 +14,7 @@ from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.options import Options
+from repertoire.high_level.sequence import Choice, Latent, SequenceConfig, sequence
 from repertoire.skills.objectives import registry as objectives
 from repertoire.skills.skill import Skill, freeze
 
@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def env():
-    return registry.make("point_maze")
+    return registry.make("point_maze", radius=10.0, hold=True)  # a reward at every step: there is something to learn
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def skill():
     return Skill(skill.manifest, arrays)
 
 
-def macro(env, skill, hold, gamma=1.0, mode="latent"):
-    return MacroEnv(env, Options((skill,), env.spec, mode), hold, gamma)
+def macro(env, skill, hold, gamma=1.0):
+    return MacroEnv(env, Latent((skill,), env.spec), hold, gamma)
 
 
 def test_macro_step_equals_the_manual_loop(env, skill):
@@ -77,41 +77,61 @@ def test_rewards_after_the_first_done_are_masked(env, skill):
     after, trace = jax.jit(m.trace)(state, jnp.array([1.0, 0.0]))
     assert bool(after.truncated) and int(after.t) == env.spec.episode_length
     assert trace.alive.tolist() == [True] * 3 + [False] * 7
+    np.testing.assert_array_equal(trace.acting, np.tile([1.0, 0.0], (10, 1)))
     assert (np.asarray(trace.reward)[3:] == 0).all()
     assert (np.asarray(trace.qpos)[3:] == np.asarray(trace.qpos)[2]).all()
 
 
+def test_an_end_inside_an_option_is_no_time_out(skill):
+    """Arrival at the second step of six: terminated, not truncated; one reward, discounted once; nothing after it."""
+    env = registry.make("point_maze", reset_noise=0.0)
+    m = MacroEnv(env, Latent((skill,), env.spec), 6, gamma=0.5)
+    state, z, step = jax.jit(env.reset)(KEY), jnp.array([1.0, 0.0]), jax.jit(env.step)
+    own = env.spec.obs.index("policy", skill.slices)
+    ahead = step(step(state, skill.act(state.obs["policy"][own], z)), skill.act(state.obs["policy"][own], z))
+    beyond = ahead.data.qpos + (env.task.radius - 1e-3) * ahead.data.qvel / jnp.linalg.norm(ahead.data.qvel)
+    state = state.replace(memory=state.memory.replace(goal=beyond))
+    after, trace = jax.jit(m.trace)(state, z)
+    assert bool(after.terminated) and not bool(after.truncated)
+    first = int(trace.alive.sum()) - 1
+    assert trace.alive.tolist() == [True] * (first + 1) + [False] * (5 - first) and 0 < first < 5
+    np.testing.assert_allclose(after.reward, 0.5**first, rtol=1e-6)
+    assert np.asarray(trace.reward).tolist() == [float(i == first) for i in range(6)]
+
+
 def test_skill_output_is_bit_identical_with_and_without_the_wrapper(env, skill):
-    options = Options((skill,), env.spec, "latent")
+    composer = Latent((skill,), env.spec)
     obs, z = jax.random.normal(KEY, (env.spec.obs.size("policy"),)), jnp.array([1.0, 0.0])
     own = obs[env.spec.obs.index("policy", skill.slices)]
-    np.testing.assert_array_equal(options.act(obs, options.resolve(z)), skill.act(own, z))
+    np.testing.assert_array_equal(composer.act(obs, composer.resolve(z))[0], skill.act(own, z))
 
 
 def test_latents_are_projected(env, skill):
-    z, which = Options((skill,), env.spec, "latent").resolve(jnp.array([3.0, 4.0]))
+    z, _ = Latent((skill,), env.spec).resolve(jnp.array([3.0, 4.0]))
     np.testing.assert_allclose(z, [0.6, 0.8], rtol=1e-6)
-    assert int(which) == 0
 
 
 def test_choices_of_two_skill_sets_act_as_each_alone(env, skill):
     other = Skill(skill.manifest, {k: v * (-1 if k == "policy/kernel1" else 1) for k, v in skill.arrays.items()})
-    options = Options((skill, other), env.spec, "choice", per_skill=4)
-    assert MacroEnv(env, options, 2).spec.discrete == 8
+    choice = Choice((skill, other), env.spec, per_skill=4)
+    assert MacroEnv(env, choice, 2).spec.discrete == 8
     obs = jax.random.normal(KEY, (env.spec.obs.size("policy"),))
     own, z = obs[env.spec.obs.index("policy", skill.slices)], skill.prior.spread(4)
-    act = jax.jit(jax.vmap(lambda a: options.act(obs, options.resolve(a))))
+    act = jax.jit(jax.vmap(lambda a: choice.act(obs, choice.resolve(a))[0]))
     got = act(jnp.arange(8))  # a batch of different choices: each row its own skill
     want = [skill.act(own, jnp.asarray(v)) for v in z] + [other.act(own, jnp.asarray(v)) for v in z]
     np.testing.assert_allclose(got, jnp.stack(want), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sphere", "one_hot"])
-def test_choices_resolve_inside_a_trace(env, skill, kind):
+def test_choices_list_latents_of_the_prior(env, skill, kind):
     manifest = {**skill.manifest, "latent": {"kind": kind, "size": 3, "hold": 0}}
-    options = Options((Skill(manifest, skill.arrays),), env.spec, "choice", per_skill=5)
-    z, _ = jax.jit(options.resolve)(jnp.asarray(1))
-    np.testing.assert_allclose(z, options.table[1][0][1])
+    other = Skill(manifest, skill.arrays)
+    choice = Choice((other,), env.spec, per_skill=5)
+    assert choice.discrete == (3 if kind == "one_hot" else 5)
+    np.testing.assert_array_equal(choice.latents()[0], other.prior.spread(choice.discrete))
+    traced = jax.jit(lambda: Choice((other,), env.spec, per_skill=5).latents()[0] * jnp.ones(()))()
+    np.testing.assert_allclose(traced, choice.latents()[0], atol=1e-6)
 
 
 def test_zero_shot_rule_points_along_phi_of_the_goal(env, skill):
@@ -140,13 +160,15 @@ def test_skills_do_not_change_when_a_controller_learns(env, skill):
 
 def test_what_does_not_fit_says_so(env, skill):
     with pytest.raises(UserError, match="does not fit env ant"):
-        Options((skill,), registry.make_spec("ant"), "latent")
+        Latent((skill,), registry.make_spec("ant"))
     with pytest.raises(UserError, match="at least one skill"):
-        Options((), env.spec, "latent")
+        Choice((), env.spec)
     with pytest.raises(UserError, match="did you mean 'latent'"):
-        Options((skill,), env.spec, "laten")
+        sequence((skill,), env.spec, SequenceConfig(mode="laten"))
+    with pytest.raises(UserError, match="mode=latent drives one skill set"):
+        sequence((skill, skill), env.spec, SequenceConfig())
     with pytest.raises(UserError, match="hold must be at least 1"):
         macro(env, skill, 0)
     slower = dataclasses.replace(env.spec, dt=1.0)
     with pytest.raises(UserError, match=r"steps every 1.0 s"):
-        Options((skill,), slower, "latent")
+        Latent((skill,), slower)

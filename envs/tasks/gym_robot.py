@@ -45,6 +45,7 @@ class GymRobot(Robot):
     reset_noise: float = 0.1
 
     xml: ClassVar[str] = ""
+    objects: ClassVar[int] = 0  # sliding joints of objects, last in qpos and qvel: no part of the robot's own slices
     gaussian_qvel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class GymRobot(Robot):
         at_least(self.name, 0.0, reset_noise=self.reset_noise)
 
     def spec_mjcf(self) -> mujoco.MjSpec:
-        """The editable model; subclasses add bodies here."""
+        """Gymnasium's model, as it is."""
         return mujoco.MjSpec.from_file(str(gym_xml(self.xml)))
 
     def build(self) -> mujoco.MjModel:
@@ -85,7 +86,7 @@ class GymRobot(Robot):
 
     def obs_spec(self) -> ObsSpec:
         """policy: posture and all rates, no world position; features: position, velocity, posture, rates."""
-        n, nq, nv = self.root, self.model.nq, self.model.nv
+        n, nq, nv = self.root, *self._own
         posture = Slice("posture", nq - n, "m, quaternion, rad" if n == 2 else "m, rad")
         rates, joint_rates = Slice("rates", nv, "m/s, rad/s"), Slice("joint_rates", nv - n, "m/s, rad/s")
         features = (Slice("position", n, "m"), Slice("velocity", n, "m/s"), posture, joint_rates)
@@ -94,13 +95,13 @@ class GymRobot(Robot):
 
     def observe(self, data: Data, memory: object) -> dict[str, Array]:
         """Values of all slices."""
-        n = self.root
+        n, nq, nv = self.root, *self._own
         return {
-            "posture": data.qpos[n:],
-            "rates": data.qvel,
+            "posture": data.qpos[n:nq],
+            "rates": data.qvel[:nv],
             "position": data.qpos[:n],
             "velocity": data.qvel[:n],
-            "joint_rates": data.qvel[n:],
+            "joint_rates": data.qvel[n:nv],
         }
 
     def mirror(self) -> Mirror | None:
@@ -115,7 +116,7 @@ class GymRobot(Robot):
 
     def sources(self) -> dict[str, str]:
         """All of the robot's own slices are parts of qpos and qvel."""
-        n, nq, nv = self.root, self.model.nq, self.model.nv
+        n, nq, nv = self.root, *self._own
         return {
             **super().sources(),
             "posture": f"qpos[{n}:{nq}]",
@@ -124,6 +125,11 @@ class GymRobot(Robot):
             "velocity": f"qvel[0:{n}]",
             "joint_rates": f"qvel[{n}:{nv}]",
         }
+
+    @property
+    def _own(self) -> tuple[int, int]:
+        """How many entries of qpos and qvel are the robot's."""
+        return self.model.nq - self.objects, self.model.nv - self.objects
 
 
 def _ask_for_contact_wrenches(spec: mujoco.MjSpec) -> None:

@@ -90,10 +90,10 @@ class MjcfRobot(Robot):
         """SHA-256 of the file's model, whatever the options do to it."""
         return self._original[1]
 
-    def origin(self) -> dict[str, str]:
+    def source_model(self) -> tuple[str, str]:
         """The file and its fingerprint: a skill fits no other."""
         named = self.file if self.file.startswith(menagerie.PREFIX) else Path(self.file).name
-        return {"model": named, "model_sha256": self.fingerprint}
+        return named, self.fingerprint
 
     @functools.cached_property
     def _chosen(self) -> list[int]:

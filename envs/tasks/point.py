@@ -14,10 +14,10 @@ import mujoco
 from repertoire.envs import symmetry
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
-from repertoire.envs.tasks.goals import Goal
+from repertoire.envs.tasks.maze import Maze
 from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError
 
 NUISANCE_SPEED = 10.0  # m/s, ten times the point's
 DISC_START, DISC_RADIUS = (1.0, 0.0), 0.3  # m
@@ -61,10 +61,6 @@ class Point(Robot):
         if self.disc:
             _add_disc(spec)
         return spec
-
-    def build(self) -> mujoco.MjModel:
-        """Compile."""
-        return self.spec_mjcf().compile()
 
     def start(self, key: Array) -> Start:
         """At rest near the origin; the disc a metre away."""
@@ -155,71 +151,13 @@ def _add_disc(spec: mujoco.MjSpec) -> None:
     body.add_geom(name="disc", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=size, mass=1, rgba=[0.8, 0.5, 0.2, 1])
 
 
-#: Mazes as maps; `S` start (the world's origin), `G` fixed goal, `#` wall, anything else free.
-MAZES = {
-    "u": ("#####", "#S  #", "### #", "#G  #", "#####"),
-    "medium": ("########", "#S #   #", "#  # # #", "##   # #", "#  ##  #", "# #  # #", "#   #G #", "########"),
-}
-GOALS = ("fixed", "random")
-
-
 @dataclass(frozen=True)
-class PointMaze(Goal, Point):
-    """The point in a maze: +1 on arrival, which ends the episode unless `hold`.
-
-    Attributes:
-      maze: name of the map.
-      goal: `fixed` (the map's own) or `random` (uniform over the free cells but the start).
-      cell: side of a cell, m.
-      hold: go on after arrival, +1 for each step at the goal.
-    """
+class PointMaze(Maze, Point):
+    """The point in a maze."""
 
     episode_length: int = 300
-    radius: float = 0.5
-    maze: str = "u"
-    goal: str = "fixed"
     cell: float = 2.0
-    hold: bool = False
 
     name: ClassVar[str] = "point_maze"
     doc: ClassVar[str] = "2-D point in a maze: +1 within 0.5 m of the goal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for option, value, known in (("maze", self.maze, MAZES), ("goal", self.goal, GOALS)):
-            if value not in known:
-                raise unknown(option, value, known)
-        at_least(self.name, 1.0, cell=self.cell)
-
-    def centres(self, chars: str) -> list[tuple[float, float]]:
-        """Centres (x, y) of all cells with one of `chars`, m; rows of the map run towards -y."""
-        rows = MAZES[self.maze]
-        where = {(r, c): char for r, row in enumerate(rows) for c, char in enumerate(row)}
-        r0, c0 = next(rc for rc, char in where.items() if char == "S")
-        return [((c - c0) * self.cell, (r0 - r) * self.cell) for (r, c), char in where.items() if char in chars]
-
-    def spec_mjcf(self) -> mujoco.MjSpec:
-        """The point's model and one box per wall cell."""
-        spec, half = super().spec_mjcf(), self.cell / 2
-        for i, (x, y) in enumerate(self.centres("#")):
-            spec.worldbody.add_geom(
-                name=f"wall{i}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, 0.25], size=[half, half, 0.25],
-                rgba=[0.5, 0.5, 0.55, 1.0],
-            )  # fmt: skip
-        return spec
-
-    def draw(self, key: Array, previous: Array) -> Array:
-        """The fixed goal, or the centre of a free cell other than the start."""
-        cells = jnp.asarray(self.centres("G" if self.goal == "fixed" else " G"))
-        return cells[jax.random.randint(key, (), 0, len(cells))]
-
-    def extra_slices(self) -> tuple[Slice, ...]:
-        """In a maze the point must know where it is."""
-        return (Slice("position", 2, "m", scale=0.1), *super().extra_slices())
-
-    def mirror(self) -> None:
-        """The walls have none."""
-
-    def terminated(self, data: Data, memory: Any) -> Array:
-        """Arrived."""
-        return self.arrived(data, memory) & (not self.hold)
+    wall_height: ClassVar[float] = 0.5

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import mujoco
 
 from repertoire.envs.task import Task
 from repertoire.envs.types import Array, Data, Slice
@@ -20,6 +21,14 @@ class Robot(Task):
     """
 
     root: ClassVar[int] = 2  # leading qpos entries that are world position (x, y), kept out of `policy`
+
+    def spec_mjcf(self) -> mujoco.MjSpec:
+        """The editable model, the robot's joints first; tasks add bodies here."""
+        raise NotImplementedError
+
+    def build(self) -> mujoco.MjModel:
+        """Compile."""
+        return self.spec_mjcf().compile()
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """Slices that a task appends to what policy and critic see."""

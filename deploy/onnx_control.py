@@ -1,0 +1,186 @@
+"""Controllers in ONNX: every composer and, within it, controllers that were frozen as skills.
+
+A command is a list of tensors [B, size], one for each field of the composer; "" stands for fields of size 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from repertoire.deploy.graph import Graph
+from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
+from repertoire.errors import UserError
+from repertoire.high_level.blend import Blend
+from repertoire.high_level.composer import Composer
+from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.sequence import Choice, Latent, Parameterized
+from repertoire.high_level.types import Field
+from repertoire.skills.skill import Skill
+
+Command = list[str]
+
+
+def controller(write: Writer, graph: Graph) -> tuple[str, str]:
+    """(action before clipping, z_next)."""
+    assert graph.policy is not None and graph.composer is not None
+    fresh = _resolve(write, graph.composer, network(write, graph.policy, "obs"))
+    decide = write.node("Greater", "decide", write.constant(0.5))
+    z = write.select(decide, _joined(write, fresh), "z")
+    action, command = _act(write, graph.composer, "obs", _split(write, z, graph.composer.fields))
+    return action, _joined(write, command)
+
+
+def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
+    """`composer.resolve` of the mode of the head."""
+    if isinstance(composer, Latent):
+        own = [project(write, composer.skills[0].prior, logits)]
+    elif isinstance(composer, Choice):
+        own = [_largest(write, logits)]
+    elif isinstance(composer, Parameterized):
+        choice, *latents = _cut(write, logits, [composer.discrete, *composer.parameters])
+        own = [_largest(write, choice), *_projected(write, composer.skills, latents)]
+    elif isinstance(composer, Blend):
+        own = _resolve_blend(write, composer, logits)
+    else:
+        raise UserError(f"a controller of kind {composer.mode} cannot be exported yet")
+    return [*own, *(_rows(write, np.zeros(f.size), logits) for f in composer.bank.fields)]
+
+
+def _act(write: Writer, composer: Composer, obs: str, command: Command) -> tuple[str, Command]:
+    """`composer.act`."""
+    count = len(composer.fields) - len(composer.bank.fields)
+    own, memory = command[:count], command[count:]
+    if isinstance(composer, Choice):
+        index = write.cast(write.node("Squeeze", own[0], write.constant([1], np.int64)), "INT64")
+        latents = [write.node("Gather", write.constant(t), index, axis=0) for t in composer.latents()]
+    else:
+        latents = own[1:] if isinstance(composer, Parameterized) else own
+    actions, memory = _bank(write, composer, obs, latents, memory)
+    if isinstance(composer, Blend):
+        action = _combined(write, composer, actions, *own[-2:])
+    elif isinstance(composer, Choice):
+        action = _chosen(write, write.node("Gather", write.constant(composer.owners[:, None]), index, axis=0), actions)
+    else:
+        action = _chosen(write, own[0], actions)
+    return action, [*own, *memory]
+
+
+def _bank(
+    write: Writer, composer: Composer, obs: str, latents: Sequence[str], memory: Command
+) -> tuple[list[str], Command]:
+    """`Bank.act`: the action of every skill."""
+    actions, kept, rest = [], [], list(memory)
+    for skill, z in zip(composer.skills, latents[: len(composer.skills)], strict=True):
+        own = write.columns(obs, composer.env.obs.index("policy", skill.slices))
+        if isinstance(skill, FrozenController):
+            mine, rest = rest[: len(skill.fields)], rest[len(skill.fields) :]
+            action, new = _step(write, skill, own, z, mine)
+            actions.append(action)
+            kept += new
+        else:
+            actions.append(skill_action(write, skill, own, z))
+    return actions, kept
+
+
+def _step(write: Writer, skill: FrozenController, own: str, z: str, memory: Command) -> tuple[str, Command]:
+    """`FrozenController.step`."""
+    clock, *command = memory
+    told = write.node("Concat", own, write.node("Mul", z, write.constant(skill.command_scale)), axis=1) if z else own
+    full = write.columns(told, skill.order)
+    fresh = _resolve(write, skill.composer, skill_action(write, skill, full, ""))
+    now = write.node("Less", clock, write.constant(0.5))
+    command = [write.select(now, new, old) if old else "" for new, old in zip(fresh, command, strict=True)]
+    action, command = _act(write, skill.composer, full, command)
+    later = write.node("Add", clock, write.constant(1))
+    over = write.node("Greater", later, write.constant(skill.hold - 0.5))
+    return action, [write.select(over, write.constant(0), later), *command]
+
+
+def _resolve_blend(write: Writer, blend: Blend, logits: str) -> Command:
+    """Sub-goals, weights, residual."""
+    skills, groups, config = len(blend.skills), len(blend.groups), blend.config
+    *raw, weights, residual = _cut(write, logits, np.diff([0, *blend.ends, blend.size]).tolist())
+    latents = _projected(write, blend.skills, raw, lambda z: _squash(write, blend, z))
+    if not weights:
+        normal = _rows(write, np.ones(groups), logits)
+    else:
+        cube = write.node("Reshape", weights, write.constant([-1, skills, groups], np.int64))
+        if config.combine == "switch":
+            best = write.node("ArgMax", cube, axis=1, keepdims=1)
+            normal = write.cast(
+                write.node("Equal", write.constant(np.arange(skills)[:, None], np.int64), best), "FLOAT"
+            )
+        else:
+            normal = write.node("Softmax", write.node("Mul", cube, write.constant(config.sharpness)), axis=1)
+        normal = write.node("Reshape", normal, write.constant([-1, skills * groups], np.int64))
+    if residual:
+        bounded = write.node("Clip", residual, write.constant(-1), write.constant(1))
+        residual = write.node("Mul", bounded, write.constant(config.residual))
+    return [*latents, normal, residual]
+
+
+def _combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str, residual: str) -> str:
+    """`Blend.act` from the actions of the skills."""
+    middle = write.constant([1], np.int64)
+    shape = write.constant([-1, len(blend.skills), len(blend.groups)], np.int64)
+    w = write.node("Reshape", weights, shape)
+    w = write.node("Gather", w, write.constant(blend.joint_group, np.int64), axis=2)
+    if blend.config.combine == "multiply":
+        w = write.node("Div", w, write.constant(np.square(blend.std)))
+        w = write.node("Div", w, write.node("ReduceSum", w, middle, keepdims=1))
+    cube = write.node("Concat", *(write.node("Unsqueeze", a, middle) for a in actions), axis=1)
+    cube = write.node("Clip", cube, write.constant(-1), write.constant(1))
+    action = write.node("ReduceSum", write.node("Mul", w, cube), middle, keepdims=0)
+    return write.node("Add", action, residual) if residual else action
+
+
+def _squash(write: Writer, blend: Blend, z: str) -> str:
+    limit = blend.config.limit
+    if blend.config.squash == "clamp":
+        return write.node("Clip", z, write.constant(-limit), write.constant(limit))
+    scaled = write.node("Tanh", write.node("Div", z, write.constant(limit)))
+    return write.node("Mul", scaled, write.constant(limit))
+
+
+def _projected(
+    write: Writer, skills: Sequence[Skill], raw: Sequence[str], before: Callable[[str], str] = lambda z: z
+) -> Command:
+    return [project(write, s.prior, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
+
+
+def _chosen(write: Writer, index: str, actions: Sequence[str]) -> str:
+    """The action whose place is `index` [B, 1]."""
+    found = actions[0]
+    for i, action in enumerate(actions[1:], start=1):
+        found = write.select(write.node("Greater", index, write.constant(i - 0.5)), action, found)
+    return found
+
+
+def _largest(write: Writer, x: str) -> str:
+    return write.cast(write.node("ArgMax", x, axis=1, keepdims=1), "FLOAT")
+
+
+def _rows(write: Writer, row: np.ndarray, like: str) -> str:
+    """`row` [k] for every row of `like`: [B, k]; "" where k is 0."""
+    if not len(row):
+        return ""
+    zero = write.constant([0], np.int64)
+    batch = write.node("Gather", write.node("Shape", like), zero, axis=0)
+    shape = write.node("Concat", batch, write.constant([len(row)], np.int64), axis=0)
+    return write.node("Expand", write.constant(row[None]), shape)
+
+
+def _cut(write: Writer, x: str, sizes: Sequence[int]) -> Command:
+    """Consecutive columns of `x`."""
+    ends = np.cumsum(sizes)
+    return [write.columns(x, np.arange(end - n, end)) if n else "" for n, end in zip(sizes, ends, strict=True)]
+
+
+def _split(write: Writer, z: str, fields: Sequence[Field]) -> Command:
+    return _cut(write, z, [f.size for f in fields])
+
+
+def _joined(write: Writer, command: Command) -> str:
+    return write.node("Concat", *filter(None, command), axis=1)

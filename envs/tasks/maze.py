@@ -1,0 +1,150 @@
+"""Mazes: maps, walls and goals, for any robot with a root position in the plane.
+
+`u`, `big` and `hardest` are the layouts of D4RL's AntMaze (Fu et al. 2020) as JaxGCRL names them, mirrored in y.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from repertoire.envs.task import at_least
+from repertoire.envs.tasks.goals import Goal
+from repertoire.envs.types import Array, Data, Slice
+from repertoire.errors import unknown
+
+#: Mazes as maps; `S` start (the world's origin), `G` fixed goal, `#` wall, anything else free. Rows run towards -y.
+MAZES = {
+    "u": ("#####", "#S  #", "### #", "#G  #", "#####"),
+    "medium": ("########", "#S #   #", "#  # # #", "##   # #", "#  ##  #", "# #  # #", "#   #G #", "########"),
+    "big": ("########", "#S ##  #", "#  #   #", "##   ###", "#  #   #", "# #  # #", "#   # G#", "########"),
+    "hardest": (
+        "############",
+        "#S   #     #",
+        "# ## # # # #",
+        "#      #   #",
+        "# #### ### #",
+        "#  # #     #",
+        "## # # # ###",
+        "#  #   # G #",
+        "############",
+    ),
+}
+GOALS = ("fixed", "random")
+WALL_COLOUR = (0.5, 0.5, 0.55, 1.0)
+#: (x, y, half-width in x, half-width in y) of a wall, m.
+Wall = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Walled(Goal):
+    """Mix-in for a `Robot`: +1 on arrival at a goal behind walls, which ends the episode unless `hold`.
+
+    Attributes:
+      radius: distance that counts as reached, m.
+      cell: side of a cell of the map, m.
+      hold: go on after arrival, +1 for each step at the goal.
+    """
+
+    radius: float = 0.5
+    cell: float = 4.0
+    hold: bool = False
+
+    wall_height: ClassVar[float] = 2.0  # m
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, 1.0, cell=self.cell)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The map."""
+        raise NotImplementedError
+
+    def centre(self, row: float, column: float) -> tuple[float, float]:
+        """Centre (x, y) of a cell of the map, m."""
+        r0, c0 = next((r, row.index("S")) for r, row in enumerate(self.rows) if "S" in row)
+        return (column - c0) * self.cell, (r0 - row) * self.cell
+
+    def centres(self, chars: str) -> list[tuple[float, float]]:
+        """Centres (x, y) of all cells with one of `chars`, m."""
+        return [self.centre(r, c) for r, row in enumerate(self.rows) for c, char in enumerate(row) if char in chars]
+
+    def walls(self) -> list[Wall]:
+        """One box for each run of wall cells in a row: few geoms, and no seams along x."""
+        half, found = self.cell / 2, []
+        for r, row in enumerate(self.rows):
+            for run in re.finditer("#+", row):
+                x, y = self.centre(r, (run.start() + run.end() - 1) / 2)
+                found.append((x, y, half * len(run.group()), half))
+        return found
+
+    def clearance(self, xy: np.ndarray) -> np.ndarray:
+        """Distance [...] of points [..., 2] to the nearest wall, m; 0 inside one."""
+        walls = np.asarray(self.walls())
+        outside = np.maximum(np.abs(xy[..., None, :] - walls[:, :2]) - walls[:, 2:], 0.0)
+        return np.asarray(np.linalg.norm(outside, axis=-1).min(-1))
+
+    def spec_mjcf(self) -> mujoco.MjSpec:
+        """The robot's model and the walls."""
+        spec, half = super().spec_mjcf(), self.wall_height / 2
+        for i, (x, y, half_x, half_y) in enumerate(self.walls()):
+            spec.worldbody.add_geom(
+                name=f"wall{i}",
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=[x, y, half],
+                size=[half_x, half_y, half],
+                conaffinity=1,
+                rgba=WALL_COLOUR,
+            )
+        return spec
+
+    def draw(self, key: Array, previous: Array) -> Array:
+        """The goal of the map."""
+        return jnp.asarray(self.centres("G")[0])
+
+    def extra_slices(self) -> tuple[Slice, ...]:
+        """Between walls the robot must know where it is."""
+        return (Slice("position", 2, "m", scale=0.1), *super().extra_slices())
+
+    def mirror(self) -> None:
+        """The walls have none."""
+
+    def terminated(self, data: Data, memory: Any) -> Array:
+        """Arrived."""
+        return self.arrived(data, memory) & (not self.hold)
+
+
+@dataclass(frozen=True)
+class Maze(Walled):
+    """One of `MAZES`.
+
+    Attributes:
+      maze: name of the map.
+      goal: `fixed` (the map's own) or `random` (uniform over the free cells but the start).
+    """
+
+    maze: str = "u"
+    goal: str = "fixed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, value, known in (("maze", self.maze, MAZES), ("goal", self.goal, GOALS)):
+            if value not in known:
+                raise unknown(option, value, known)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The map of this name."""
+        return MAZES[self.maze]
+
+    def draw(self, key: Array, previous: Array) -> Array:
+        """The fixed goal, or the centre of a free cell other than the start."""
+        cells = jnp.asarray(self.centres("G" if self.goal == "fixed" else " G"))
+        return cells[jax.random.randint(key, (), 0, len(cells))]

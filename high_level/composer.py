@@ -1,0 +1,111 @@
+"""How a controller's action becomes actions of frozen skills: what all kinds of controller have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from repertoire.algos import distributions
+from repertoire.algos.types import Array, Metrics
+from repertoire.envs.types import EnvSpec
+from repertoire.errors import UserError
+from repertoire.high_level.bank import Bank
+from repertoire.high_level.types import Command, Field
+from repertoire.skills.skill import Skill
+
+
+class Composer(abc.ABC):
+    """Frozen skills behind one action space.
+
+    Attributes:
+      mode: what it does, in a word. names: of the entries of its action.
+      discrete, parameters: as in `EnvSpec`, where the action is an index or begins with one.
+      notes: what a user should know of this combination of skills, a line each.
+
+    Args:
+      skills: frozen skills. env: spec of the env they act in. Raises `UserError` for a skill that does not fit it.
+    """
+
+    mode: str
+    names: tuple[str, ...]
+    discrete: int = 0
+    parameters: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, skills: Sequence[Skill], env: EnvSpec) -> None:
+        if not skills:
+            raise UserError("a controller needs at least one skill: skills=[name@version]")
+        for skill in skills:
+            skill.fits(env)
+        self.skills, self.env = tuple(skills), env
+        self.bank = Bank(self.skills, env)
+
+    @property
+    def size(self) -> int:
+        """Length of the action vector."""
+        return len(self.names)
+
+    @property
+    @abc.abstractmethod
+    def fields(self) -> tuple[Field, ...]:
+        """The leaves of a command, in order."""
+
+    @abc.abstractmethod
+    def resolve(self, action: Array) -> Command:
+        """What to hold from now on, from an action [size] (or an index [])."""
+
+    @abc.abstractmethod
+    def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
+        """Low-level action [A] for the env's policy observation [P], and the command for the next step."""
+
+    @abc.abstractmethod
+    def sample(self, key: Array) -> Array:
+        """A random action: random skills with random latents."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """JSON-able kind and settings, from which `registry.make` makes it again."""
+
+    def zero(self) -> Array:
+        """The zero action: [size], or an index []."""
+        index = self.discrete and not self.parameters
+        return jnp.zeros((), jnp.int32) if index else jnp.zeros(self.size)
+
+    @property
+    @abc.abstractmethod
+    def actors(self) -> tuple[str, ...]:
+        """Names of what `acting` gives, in order: skills or choices, or the entries of a latent."""
+
+    @abc.abstractmethod
+    def acting(self, command: Command) -> Array:
+        """For people to look at [len(actors)]: shares of who acts, which sum to 1, or the latent that is held."""
+
+    def metrics(self, command: Command) -> Metrics:
+        """Figures of a decision, [] each; always the same names."""
+        return {}
+
+    @property
+    def head(self) -> distributions.Distribution:
+        """Turns the output of a controller's network into actions."""
+        return distributions.for_spec(self.spec(), 0.0)
+
+    def spec(self, hold: int = 1) -> EnvSpec:
+        """The env that a controller sees: a step holds a command for `hold` control steps."""
+        size = self.size
+        return dataclasses.replace(
+            self.env,
+            name=f"{self.env.name}+{'+'.join(s.name for s in self.skills)}",
+            action_size=size,
+            action_names=self.names,
+            action_low=(-1.0,) * size,
+            action_high=(1.0,) * size,
+            dt=self.env.dt * hold,
+            episode_length=math.ceil(self.env.episode_length / hold),
+            discrete=self.discrete,
+            parameters=self.parameters,
+        )

@@ -1,0 +1,114 @@
+"""A skill graph as a controller: at every macro step the option on the shortest way from where the robot really is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.algos.types import Array
+from repertoire.envs.tasks.goals import Goal
+from repertoire.envs.tasks.maze import Walled
+from repertoire.envs.types import State
+from repertoire.errors import UserError
+from repertoire.high_level.graph import Lattice, SkillGraph, check_path, cost_to_go, lattice, parts
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
+
+#: Macro steps that an option costs from which no path leads on: taken only when all do.
+LOST = 1e4
+#: Draws of the task's goal that decide which goals there are, and whether each can be reached.
+DRAWS = 256
+
+
+@dataclass(frozen=True)
+class NavigateConfig:
+    """How a skill graph is searched.
+
+    Attributes:
+      least: hand-offs that succeed less often are not made.
+      cells: cells of the plane per mean displacement of an option.
+      margin: distance that the root keeps from walls, m. reach: on open ground, the farthest goal, m.
+    """
+
+    least: float = 0.5
+    cells: float = 4.0
+    margin: float = 0.8
+    reach: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least <= 1:
+            raise UserError(f"controller.navigate.least must lie above 0 and at most at 1, got {self.least}")
+        if not (self.cells >= 1 and self.margin >= 0 and self.reach > 0):
+            raise UserError("controller.navigate needs cells >= 1, margin >= 0 and reach > 0")
+
+
+@dataclass(frozen=True)
+class Field:
+    """Least cost to each of G goals.
+
+    Attributes:
+      cells: between the walls of the world, or around a goal at the origin on open ground.
+      goals: [G, 2] m. value: [G, n + 1, X, Y]. absolute: whether positions are the world's, not the goal's.
+    """
+
+    cells: Lattice
+    goals: np.ndarray
+    value: np.ndarray
+    absolute: bool
+
+
+def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
+    """Search `graph` for the goals of a task. Raises `UserError` for a goal without a path, or no goal at all."""
+    task = getattr(env.env, "task", None)
+    if not isinstance(task, Goal) or task.root != 2:
+        raise UserError(f"env {env.env.spec.name} has no goal in the plane: a skill graph has no way to find")
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    drawn = np.unique(np.asarray(jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(keys), float), axis=0)
+    cell = float(np.linalg.norm(graph.moves, axis=-1).mean()) / config.cells
+    if cell < 1e-3:
+        raise UserError("these skills do not move the robot: no graph of theirs leads anywhere")
+    walled = isinstance(task, Walled)
+    if isinstance(task, Walled):
+        walls = np.asarray(task.walls())
+        low, high = walls[:, :2].min(0), walls[:, :2].max(0)
+        cells = lattice(low, high, cell, lambda xy: task.clearance(xy) > config.margin)
+        goals, starts = drawn, np.zeros((len(drawn), 2))
+    else:
+        edge = np.full(2, config.reach)
+        cells = lattice(-edge, edge, cell, lambda xy: np.ones(xy.shape[:-1], bool))
+        goals, starts = np.zeros((1, 2)), -drawn
+    value = np.stack([cost_to_go(graph, cells, goal, max(task.radius, cell / 2)) for goal in goals])
+    for i, start in enumerate(starts):
+        check_path(value[i if walled else 0], cells, start)
+    return Field(cells, goals, value, walled)
+
+
+def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:
+    """Follow `field`; the memory is the option done last."""
+    spec, cells = env.env.spec, field.cells
+    offset, index = goal_offset(spec), position_index(spec)
+    assert offset is not None  # `field_of` saw a goal
+    moves, price = jnp.asarray(graph.moves), jnp.asarray(np.where(np.isfinite(graph.cost), graph.cost, LOST))
+    far = np.linalg.norm(cells.centres - field.goals[:, None, None], axis=-1)[:, None]
+    value = jnp.asarray(np.where(np.isfinite(field.value), field.value, LOST + far), jnp.float32)
+    free, low, goals = jnp.asarray(cells.free), jnp.asarray(cells.low), jnp.asarray(field.goals)
+    options, looks = jnp.arange(graph.start), jnp.asarray(parts(graph, cells))[:, None, None]
+
+    def cell_of(xy: Array) -> tuple[Array, Array]:
+        found = jnp.rint((xy - low) / cells.cell).astype(jnp.int32)
+        return jnp.clip(found[..., 0], 0, free.shape[0] - 1), jnp.clip(found[..., 1], 0, free.shape[1] - 1)
+
+    def step(key: Array, state: State, last: Array) -> tuple[Array, Array]:
+        here, ahead = state.obs["features"][index], offset(state)
+        at = here if field.absolute else -ahead
+        which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if field.absolute else 0
+        way = at + looks * moves[last]  # [parts, n, 2]
+        blocked = ~free[cell_of(way)].all(0)
+        onward = price[last] + value[which, options, *cell_of(way[-1])] + LOST * blocked
+        option = jnp.argmin(onward)
+        return option, option
+
+    return StatefulRule(lambda key, state: jnp.asarray(graph.start), step)

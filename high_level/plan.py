@@ -1,0 +1,124 @@
+"""Planning over latents, receding horizon: search a sequence of macro actions, do the first, search again.
+
+A planner needs no training. Its model is the simulator itself (a copy of the state in as many worlds as there are
+candidates) or learned skill dynamics (`dynamics`, after DADS, Sharma et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from repertoire.algos.types import Array
+from repertoire.envs.mujoco_env import tree_where
+from repertoire.envs.types import EnvSpec, State
+from repertoire.errors import UserError
+from repertoire.high_level import search
+from repertoire.high_level.dynamics import Dynamics
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
+from repertoire.high_level.space import space_of
+
+#: (key, state) -> the cost [] of a sequence of search vectors [H, D] from there.
+Model = Callable[[Array, State], Callable[[Array], Array]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan costs: end * d_H + along * mean_h d_h - reward * sum_h gamma^(k h) r_h.
+
+    d_h is the distance of the root from the goal, m, after h macro steps (0 where the task has no `goal`), r_h the
+    task's own macro reward, 0 after the end of the episode; learned dynamics know of no reward.
+
+    Attributes:
+      reward, along, end: the weights.
+    """
+
+    reward: float = 1.0
+    along: float = 0.1
+    end: float = 1.0
+
+    def total(self, distances: Array, rewards: Array) -> Array:
+        """Cost [] of distances [H] and discounted rewards [H]."""
+        return self.end * distances[-1] + self.along * distances.mean() - self.reward * rewards.sum()
+
+
+def simulated(env: MacroEnv, cost: Cost) -> Model:
+    """The simulator as the model. What the task would draw at random is drawn anew: a plan sees no future goals."""
+    space, distance = space_of(env), _distance(env.env.spec)
+
+    def model(key: Array, state: State) -> Callable[[Array], Array]:
+        start, to_goal = state.replace(key=key), distance(state)
+
+        def of(sequence: Array) -> Array:
+            def step(carry: tuple[State, Array], x: Array) -> tuple[tuple[State, Array], tuple[Array, Array]]:
+                state, ended = carry
+                stepped = env.step(state, space.decode(x))
+                after = tree_where(ended, state, stepped)
+                seen = to_goal(after.obs["features"]), jnp.where(ended, 0.0, stepped.reward)
+                return (after, ended | stepped.terminated | stepped.truncated), seen
+
+            _, (distances, rewards) = jax.lax.scan(step, (start, jnp.zeros((), bool)), sequence)
+            discounts = env.gamma ** (env.hold * jnp.arange(len(sequence)))
+            return cost.total(distances, discounts * rewards)
+
+        return of
+
+    return model
+
+
+def imagined(env: MacroEnv, dynamics: Dynamics, cost: Cost) -> Model:
+    """Learned dynamics as the model: each member of the ensemble follows its own way, their costs are averaged.
+
+    Raises `UserError` for a task without `goal`: dynamics predict features, not rewards.
+    """
+    spec, space = env.env.spec, space_of(env)
+    if goal_offset(spec) is None:
+        raise UserError(f"env {spec.name} has no `goal` slice: plan it with controller.model=simulator")
+    distance = _distance(spec)
+
+    def model(key: Array, state: State) -> Callable[[Array], Array]:
+        to_goal = distance(state)
+        start = jnp.tile(state.obs["features"], (dynamics.members, 1))
+
+        def of(sequence: Array) -> Array:
+            def step(features: Array, x: Array) -> tuple[Array, Array]:
+                features = dynamics.advance(features, space.encode(space.decode(x)))
+                return features, jax.vmap(to_goal)(features)
+
+            distances = jax.lax.scan(step, start, sequence)[1]
+            return jax.vmap(cost.total, in_axes=(1, None))(distances, jnp.zeros(1)).mean()
+
+        return of
+
+    return model
+
+
+def planner(env: MacroEnv, model: Model, config: search.SearchConfig) -> StatefulRule:
+    """Search with `model`, do the first macro action of the best sequence, and go on from the rest of the mean."""
+    space = space_of(env)
+
+    def step(key: Array, state: State, mean: Array) -> tuple[Array, Array]:
+        model_key, search_key = jax.random.split(key)
+        found = search.search(model(model_key, state), mean, search_key, config)
+        rest = jnp.concatenate([found.mean[1:], jnp.zeros((1, space.size))])
+        return space.decode(found.best[0]), rest
+
+    return StatefulRule(lambda key, state: jnp.zeros((config.horizon, space.size)), step)
+
+
+def _distance(spec: EnvSpec) -> Callable[[State], Callable[[Array], Array]]:
+    """state -> features [F] -> distance to the goal that the state shows, m; 0 without `goal`."""
+    offset = goal_offset(spec)
+    if offset is None:
+        return lambda state: lambda features: jnp.zeros(())
+    index = position_index(spec)
+
+    def distance(state: State) -> Callable[[Array], Array]:
+        goal = state.obs["features"][index] + offset(state)
+        return lambda features: jnp.linalg.norm(features[index] - goal)
+
+    return distance

@@ -1,0 +1,58 @@
+"""Kinds of controller by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from repertoire.envs.types import EnvSpec
+from repertoire.errors import unknown
+from repertoire.high_level.blend import Blend, BlendConfig
+from repertoire.high_level.composer import Composer
+from repertoire.high_level.sequence import Parameterized, ParameterizedConfig, SequenceConfig, sequence
+from repertoire.skills.skill import Skill
+
+
+class Kind(NamedTuple):
+    """A kind of controller.
+
+    Attributes:
+      config: settings of its composer. make: (skills, env spec, settings) -> composer.
+      trained: whether a policy is trained; where none is, a rule decides (`scripts.planning`).
+    """
+
+    config: type
+    make: Callable[[Sequence[Skill], EnvSpec, Any], Composer]
+    trained: bool = True
+
+
+_BLEND, _SEQUENCE = Kind(BlendConfig, Blend), Kind(SequenceConfig, sequence)
+_RULE = _SEQUENCE._replace(trained=False)
+#: `controller.kind` -> kind; blends differ by their settings alone.
+KINDS: dict[str, Kind] = {
+    "sequence": _SEQUENCE,
+    "parameterized": Kind(ParameterizedConfig, Parameterized),
+    "blend": _BLEND,
+    "switch": _BLEND,
+    "multiply": _BLEND,
+    "residual": _BLEND,
+    "plan": _RULE,
+    "graph": _RULE,
+    "script": _RULE,
+    "zero_shot": _RULE,
+    "random": _RULE,
+}
+
+
+def kind_of(name: str) -> Kind:
+    """Kind by name. Raises `UserError` for an unknown one."""
+    if name not in KINDS:
+        raise unknown("controller", name, KINDS)
+    return KINDS[name]
+
+
+def make(described: Mapping[str, Any], skills: Sequence[Skill], env: EnvSpec) -> Composer:
+    """The composer that `Composer.describe` described, over `skills`."""
+    settings = dict(described)
+    kind = kind_of(settings.pop("kind"))
+    return kind.make(skills, env, kind.config(**settings))

@@ -1,0 +1,93 @@
+"""A scripted state machine over frozen skills: stages in a fixed order, each until it is done. It needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from repertoire.algos.types import Array
+from repertoire.envs.types import EnvSpec, State
+from repertoire.errors import UserError, unknown
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule
+
+#: What a stage of a config may say.
+KEYS = ("choice", "latent", "steps", "until")
+
+
+class Stage(NamedTuple):
+    """One macro action, held for `steps` macro steps (0: no limit) or until `until` holds of the state."""
+
+    action: np.ndarray
+    steps: int = 0
+    until: Callable[[State], Array] | None = None
+
+    def done(self, state: State, count: Array) -> Array:
+        """Whether the stage is over after `count` macro steps of it."""
+        over = (count >= self.steps) if self.steps else jnp.zeros((), bool)
+        return over if self.until is None else over | self.until(state)
+
+
+def machine(stages: Sequence[Stage]) -> StatefulRule:
+    """The stages in turn, the last of them for good; the memory is (stage, macro steps in it).
+
+    A stage whose condition holds already is passed over.
+    """
+    if not stages:
+        raise UserError("a script needs at least one stage: controller.script=[{choice:0,steps:4}]")
+    actions = jnp.stack([jnp.asarray(s.action) for s in stages])
+
+    def step(key: Array, state: State, memory: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        stage, count = memory
+        for i, one in enumerate(stages[:-1]):
+            leave = (stage == i) & one.done(state, count)
+            stage, count = jnp.where(leave, i + 1, stage), jnp.where(leave, 0, count)
+        return actions[stage], (stage, count + 1)
+
+    return StatefulRule(lambda key, state: (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)), step)
+
+
+def stages_of(env: MacroEnv, script: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    """Stages from plain data: `{choice: 3, steps: 4}`, `{latent: [1, 0], until: {slice: goal, below: 1.0}}`.
+
+    A condition compares the length of a policy slice of the task, in the slice's own unit. Raises `UserError` for what
+    does not fit the controller or the task.
+    """
+    return [_stage(env, i, dict(row)) for i, row in enumerate(script)]
+
+
+def _stage(env: MacroEnv, i: int, row: dict[str, Any]) -> Stage:
+    for key in row:
+        if key not in KEYS:
+            raise unknown(f"setting of stage {i} of the script", key, KEYS)
+    steps, until = int(row.get("steps") or 0), row.get("until")
+    condition = None if until is None else _condition(env.env.spec, dict(until))
+    n, size = env.spec.discrete, env.spec.action_size
+    if n:
+        choice = row.get("choice")
+        if not isinstance(choice, int) or not 0 <= choice < n:
+            raise UserError(f"stage {i} of the script needs choice: 0 .. {n - 1} (controller.mode=choice)")
+        return Stage(np.asarray(choice, np.int32), steps, condition)
+    latent = np.asarray(row.get("latent", ()), np.float32)
+    if latent.shape != (size,):
+        raise UserError(f"stage {i} of the script needs latent: a list of {size} numbers (controller.mode=latent)")
+    return Stage(latent, steps, condition)
+
+
+def _condition(spec: EnvSpec, until: dict[str, Any]) -> Callable[[State], Array]:
+    slices = {s.name: s for s in spec.obs.groups["policy"]}
+    name, bounds = until.pop("slice", None), until
+    if name not in slices:
+        raise unknown(f"policy slice of env {spec.name}", str(name), slices)
+    if set(bounds) not in ({"below"}, {"above"}):
+        raise UserError("a condition is until: {slice: NAME, below: VALUE} or {slice: NAME, above: VALUE}")
+    (kind, value), index, scale = next(iter(bounds.items())), spec.obs.index("policy", (name,)), slices[name].scale
+
+    def holds(state: State) -> Array:
+        length = jnp.linalg.norm(state.obs["policy"][index] / scale)
+        return length < value if kind == "below" else length > value
+
+    return holds

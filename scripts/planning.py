@@ -1,0 +1,219 @@
+"""`train-controller` where no policy is trained: planners, skill graphs and scripts, evaluated like all controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from repertoire.errors import UserError, unknown
+from repertoire.experiment import console, matrices
+from repertoire.experiment.files import guard_writes, read_json, write_json
+from repertoire.experiment.run_dir import RunDir
+from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, script, search
+from repertoire.high_level import registry as controllers
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import StatefulRule, memoryless, position_index
+from repertoire.scripts import build, session, task_draw, task_eval
+
+Config = Mapping[str, Any]
+#: Arrays and figures that a run keeps.
+Kept = tuple[dict[str, np.ndarray], dict[str, float]]
+#: (run, seed) -> the rule of a seed, and the figures that were measured on the way.
+Maker = Callable[[RunDir, int], tuple[StatefulRule, dict[str, float]]]
+MODELS = ("simulator", "learned")
+
+
+class Made(NamedTuple):
+    """A macro env, and for each seed the rule and its figures."""
+
+    env: MacroEnv
+    rules: list[tuple[StatefulRule, dict[str, float]]]
+
+
+def is_planned(config: Config) -> bool:
+    """Whether a run's controller decides by a rule, without a trained policy."""
+    return "controller" in config and not controllers.kind_of(config["controller"]["kind"]).trained
+
+
+def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
+    """Make the controller of every seed, evaluate it against baselines, draw it."""
+    count = int(cfg["controller"]["episodes"])
+    if count < 2:
+        raise UserError(f"controller.episodes must be at least 2, got {count}")
+    env, maker = _checked(cfg)
+    done = session.open_run(kind, cfg, name)
+    try:
+        ready = _make(done, env, maker)
+        write_json(done.path / "evaluation.json", found := measure(done, ready, count, seed=1000))
+        draw(done, ready, min(count, 8), seed=2000)
+        done.mark_done(updates=0)
+        print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
+    finally:
+        done.close()
+    return done
+
+
+def evaluate(opened: RunDir, count: int, seed: int, physics: str, steps: int | None = None) -> dict[str, Any]:
+    """`measure` of a run on disk."""
+    return measure(opened, made(opened, physics), count, seed, steps)
+
+
+def made(opened: RunDir, physics: str) -> Made:
+    """The controllers of a run on disk; what it measured or fitted before is read back from its folder."""
+    return _make(opened, *_checked({**opened.config, "physics": physics}))
+
+
+def _checked(cfg: dict[str, Any]) -> tuple[MacroEnv, Maker]:
+    """Macro env and maker of a config. Raises `UserError` for what is wrong, before anything is made or compiled."""
+    build.prepare(cfg)
+    env = macro_of(cfg, cfg["env"])
+    return env, MAKERS[cfg["controller"]["kind"]](cfg, env)
+
+
+def _make(opened: RunDir, env: MacroEnv, maker: Maker) -> Made:
+    _announce(opened, env)
+    first = int(opened.config["seed"])
+    return Made(env, [maker(opened, first + i) for i in range(int(opened.config["num_seeds"]))])
+
+
+def macro_of(cfg: Config, env: Config) -> MacroEnv:
+    """The macro env that the controller of `cfg` acts in, over env config `env`."""
+    resolved = {**cfg, "env": env}
+    return build.macro_of(resolved, build.env_of(resolved), float(cfg["algo"]["gamma"]))
+
+
+def measure(opened: RunDir, ready: Made, count: int, seed: int, steps: int | None = None) -> dict[str, Any]:
+    """Returns of every seed's controller, with its own figures, and of the baselines; seed i starts from `seed` + i."""
+    rows = []
+    for i, (rule, figures) in enumerate(ready.rules):
+        found = task_eval.episodes(ready.env, rule, jax.random.key(seed + i), count, steps)
+        rows.append({**task_eval.summary(found), **figures})
+    kind, others = opened.config["controller"]["kind"], task_eval.controller_baselines(ready.env)
+    return task_eval.table(ready.env, kind, rows, others, jax.random.key(seed), count, steps)
+
+
+def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:
+    """Plots and, where the config asks for it, a video of the first seed."""
+    found = task_eval.episodes(ready.env, ready.rules[0][0], jax.random.key(seed), count)
+    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"])
+
+
+def _plan(cfg: Config, env: MacroEnv) -> Maker:
+    """CEM or MPPI, in the simulator or in learned skill dynamics."""
+    controller = cfg["controller"]
+    if controller["model"] not in MODELS:
+        raise unknown("controller.model", controller["model"], MODELS)
+    settings = build.dataclass_of(search.SearchConfig, controller["search"], "controller.search")
+    cost = build.dataclass_of(plan.Cost, controller["cost"], "controller.cost")
+    if controller["model"] == "simulator":
+        rule = plan.planner(env, plan.simulated(env, cost), settings)
+        return lambda opened, seed: (rule, {})
+    config = build.dataclass_of(dynamics_fit.DynamicsConfig, controller["dynamics"], "controller.dynamics")
+    position, worlds = position_index(env.env.spec), _worlds(cfg, least=2)
+
+    def fitted(seed: int) -> Kept:
+        steps = -(-int(cfg["total_steps"]) // (worlds * env.hold))
+        collect_key, fit_key = jax.random.split(jax.random.key(seed))
+        found, figures = dynamics_fit.fit(
+            dynamics_fit.collect(env, collect_key, worlds, steps), config, position, fit_key
+        )
+        print(f"dynamics: held-out error {figures['error']:.3g}, of the position {figures['position_error_m']:.3g} m")
+        return found.arrays(), {f"dynamics_{k}": v for k, v in figures.items()}
+
+    def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
+        arrays, figures = _kept(opened, f"dynamics-s{seed}", lambda: fitted(seed))
+        return plan.planner(env, plan.imagined(env, dynamics.from_arrays(arrays), cost), settings), figures
+
+    return maker
+
+
+def _graph(cfg: Config, env: MacroEnv) -> Maker:
+    """Measured hand-offs, searched."""
+    controller, worlds = cfg["controller"], _worlds(cfg, least=1)
+    config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
+    ground = macro_of(cfg, {"name": controller["measured_on"] or env.composer.skills[0].manifest["env"]})
+    handoff.check(ground)
+
+    def measured(seed: int) -> Kept:
+        found = handoff.measure(ground, jax.random.key(seed), worlds, int(controller["run_up"]))
+        return dict(found._asdict()), found.figures()
+
+    def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
+        arrays, figures = _kept(opened, f"handoffs-s{seed}", lambda: measured(seed))
+        found = handoff.HandOffs(**arrays)
+        title = f"{opened.name}: share of hand-offs that succeed"
+        matrices.heatmap(
+            opened.plots / "handoffs.png", found.success, title=title, xlabel="then", ylabel="after option"
+        )
+        edges = graph.graph_of(found, config.least)
+        return navigate.navigator(env, edges, navigate.field_of(env, edges, config)), figures
+
+    return maker
+
+
+def _script(cfg: Config, env: MacroEnv) -> Maker:
+    """Stages of the config."""
+    rule = script.machine(script.stages_of(env, cfg["controller"]["script"]))
+    return lambda opened, seed: (rule, {})
+
+
+def _zero_shot(cfg: Config, env: MacroEnv) -> Maker:
+    """The goal rule of the skill set."""
+    rule = memoryless(goals.zero_shot(env))
+    return lambda opened, seed: (rule, {})
+
+
+def _random(cfg: Config, env: MacroEnv) -> Maker:
+    """Random skills."""
+    rule = memoryless(goals.random_skills(env))
+    return lambda opened, seed: (rule, {})
+
+
+#: Kind of controller without a policy -> (config, macro env) -> what makes it.
+MAKERS: dict[str, Callable[[Config, MacroEnv], Maker]] = {
+    "plan": _plan,
+    "graph": _graph,
+    "script": _script,
+    "zero_shot": _zero_shot,
+    "random": _random,
+}
+
+
+def _worlds(cfg: Config, least: int) -> int:
+    worlds = int(cfg["controller"]["worlds"])
+    if worlds < least:
+        raise UserError(f"controller.worlds must be at least {least}, got {worlds}")
+    return worlds
+
+
+def _kept(opened: RunDir, name: str, make: Callable[[], Kept]) -> Kept:
+    """(arrays, figures) that the run's folder keeps under `name`; made and written where it does not yet."""
+    path = opened.path / f"{name}.safetensors"
+    notes = path.with_suffix(".json")
+    if not notes.exists():  # written last
+        arrays, figures = make()
+        with guard_writes(path):
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
+        write_json(notes, figures)
+    return load_file(path), dict(read_json(notes))
+
+
+def _announce(opened: RunDir, env: MacroEnv) -> None:
+    """What is about to happen, before anything is compiled."""
+    config, controller = opened.config, opened.config["controller"]
+    rows = {
+        "env": f"{env.spec.name} on {session.physics_name(env)}, {env.hold} control steps per macro step",
+        "controller": f"{controller['kind']}, no policy is trained",
+        "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
+        "results": str(opened.path),
+    }
+    if controller["kind"] == "plan":
+        s = controller["search"]
+        rolled = int(s["candidates"]) * int(s["iterations"]) * int(s["horizon"])
+        rows["model"] = f"{controller['model']}, {rolled} macro steps a decision"
+        rows |= {"fit": f"{config['total_steps']} env steps"} if controller["model"] == "learned" else {}
+    console.plan(opened.kind, rows, quiet=config["logging"]["quiet"])

@@ -1,0 +1,79 @@
+"""Pictures and videos of task episodes: paths, and of controllers who acts when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+
+from repertoire.experiment import matrices, plots, video
+from repertoire.experiment.run_dir import RunDir
+from repertoire.experiment.strip import Strip
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.scripts.task_eval import Episodes
+
+
+def draw(run_dir: RunDir, env: Any, found: Episodes, what: str, suffix: str = "") -> None:
+    """Plots and, where the config asks for it, a video of episodes of `what`; `suffix` of the file names."""
+    title = f"{run_dir.name}: {what}, {len(found.qpos)} episodes"
+    path_plot(run_dir.plots / f"paths{suffix}.png", found, title)
+    strip = strip_of(env, found)
+    if strip:
+        matrices.timeline(run_dir.plots / f"acting{suffix}.png", strip, title=f"{run_dir.name}: {what}, first episode")
+    if run_dir.config["video"]:
+        task_video(run_dir.videos / f"task{suffix}.mp4", env, found)
+
+
+def strip_of(env: Any, found: Episodes) -> Strip | None:
+    """Who acts in the first episode; None for a flat env."""
+    if not isinstance(env, MacroEnv):
+        return None
+    length = _length(found)
+    return Strip(found.acting[0, :length], env.composer.actors, env.env.spec.dt)
+
+
+def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None] = print) -> Path | None:
+    """Video of the first episode with its goal markers and, of a controller, a strip that shows who acts."""
+    low, length = getattr(env, "env", env), _length(found)
+
+    def markers(t: int) -> list[Any]:
+        memory = jax.tree.map(lambda x: x[0, min(t, length - 1)], found.memory)
+        return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[0, t]))))
+
+    return video.try_video(
+        path,
+        low.physics.model,
+        found.qpos[0, :length],
+        low.spec.dt,
+        markers=markers,
+        strip=strip_of(env, found),
+        note=note,
+        max_fps=20,
+        **_camera(found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
+    )
+
+
+def _length(found: Episodes) -> int:
+    return max(int(found.alive[0].sum()), 1)
+
+
+def _camera(positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
+    """Follow the robot; from above, over everything, where there are goals on the plane to see."""
+    if not marks or positions.shape[-1] < 2:
+        return {}
+    goals = np.asarray([m[0][:2] for m in marks])
+    seen = np.concatenate([positions[:, :2], goals])
+    (x0, y0), (x1, y1) = seen.min(0) - 3.0, seen.max(0) + 3.0
+    return {"camera": "overview", "bounds": (x0, y0, x1, y1), "width": 640, "height": 480}
+
+
+def path_plot(path: Path, found: Episodes, title: str) -> Path | None:
+    """x-y paths of episodes, NaN after their end."""
+    if found.positions.shape[-1] < 2:
+        return None
+    xy = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12]
+    return plots.trajectories(path, xy, title=title)

@@ -1,0 +1,130 @@
+"""`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.envs import registry
+from repertoire.errors import UserError
+from repertoire.experiment.files import read_json
+from repertoire.high_level import goals
+from repertoire.high_level import registry as controllers
+from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
+from repertoire.skills.library import Library
+
+COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
+          "controller.per_skill=8", "video=false", "logging.quiet=true", "env.reset_noise=0.0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(oracle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planning")
+    assert Library(folder / "library").add(oracle) == "oracle@1"
+    return folder
+
+
+@pytest.fixture
+def there(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+WALK = "controller.script=[{choice:0,steps:2},{choice:6,steps:2},{choice:4}]"
+
+
+def test_a_script_from_the_command_line(there, capsys):
+    cli.main([*COMMON, "controller=script", WALK, "run_dir=script"])
+    found = read_json(there / "script" / "evaluation.json")
+    assert found["rules"]["script"]["return"] == 1.0 == found["return"]
+    assert set(found["rules"]) == {"script", "random"}  # no zero-shot rule for choices
+    assert {p.name for p in (there / "script" / "plots").iterdir()} == {"paths.png", "acting.png"}
+    cli.main(["evaluate", "run=script", "rollouts=2"])
+    assert "script       return 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["export", "run=script"])
+    assert "holds no trained policy" in capsys.readouterr().err
+
+
+def test_a_graph_from_the_command_line(there, capsys):
+    cli.main([*COMMON, "controller=graph", "controller.worlds=1", "controller.run_up=1", "controller.hold=10",
+              "controller.navigate.margin=0.3", "run_dir=graph"])  # fmt: skip
+    found = read_json(there / "graph" / "evaluation.json")
+    assert found["return"] == 1.0 and found["rules"]["graph"]["handoff_failures"] == 0.0
+    assert found["rules"]["graph"]["fresh_displacement_m"] == pytest.approx(1.0, abs=1e-3)
+    assert (there / "graph" / "plots" / "handoffs.png").exists()
+    before = (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns
+    cli.main(["rollout", "run=graph", "count=1"])
+    assert (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns == before  # measured once
+    assert "paths.png" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_learned_dynamics_from_the_command_line(there):
+    """Between walls the dynamics depend on the place, and the ensemble learns it."""
+    cli.main([*COMMON, "controller=plan", "controller.model=learned", "controller.search.horizon=8", "num_seeds=2",
+              "controller.dynamics.members=2", "total_steps=200000", "controller.dynamics.updates=2000",
+              "run_dir=learned"])  # fmt: skip
+    found = read_json(there / "learned" / "evaluation.json")
+    assert len(found["seeds"]) == 2 and {"plan", "zero_shot", "random"} == set(found["rules"])
+    assert found["rules"]["plan"]["dynamics_position_error_m"] < 0.2
+    assert found["rules"]["plan"]["return"] >= found["rules"]["zero_shot"]["return"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["controller=plan", "controller.model=learnt"], "did you mean 'learned'"),
+        (["controller=plan", "controller.search.method=cme"], "did you mean 'cem'"),
+        (["controller=plan", "controller.search.horizon=two"], "controller.search.horizon must be a whole number"),
+        (["controller=plan", "controller.episodes=1"], "episodes must be at least 2"),
+        (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
+        (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
+        (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
+        (["controller=script"], "at least one stage"),
+        (["controller=zero_shot", "task=point"], "no `goal` slice"),
+        (["controller=zero_shot", "controller.mode=choice"], "needs controller.mode=latent"),
+    ],
+)
+def test_bad_input_is_one_line(there, tmp_path, args, says):
+    cfg = config.compose("train_controller", [*COMMON[1:], *args, f"run_dir={tmp_path}/run"])
+    with pytest.raises(UserError, match=says) as error:
+        planning.run("train-controller", cfg, "x")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_baselines_are_controllers_too(there, oracle):
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=zero_shot"])
+    env, maker = planning._checked(cfg)
+    (rule, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
+    z, _ = rule.step(jax.random.key(0), state, rule.start(None, state))
+    np.testing.assert_array_equal(z, goals.zero_shot(env)(None, state))
+    assert figures == {} and env.composer.skills[0].digest() == oracle.digest()
+    env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
+    drawn = [int(maker(None, 0)[0].step(jax.random.key(i), state, ())[0]) for i in range(20)]
+    assert len(set(drawn)) > 1 and set(drawn) <= set(range(8))
+    assert {k for k, kind in controllers.KINDS.items() if not kind.trained} == set(planning.MAKERS)
+    assert set(controllers.KINDS) == set(config.options("controller"))
+
+
+def test_a_learner_discounts_macro_steps_by_gamma_to_the_k(there):
+    cfg = config.compose("train_controller", [*COMMON[1:4], "controller=sequence", "algo.gamma=0.9"])
+    learner = build.learner_of("train-controller", cfg)
+    assert learner.env.hold == 20 and learner.config.gamma == pytest.approx(0.9**20)
+    assert learner.env.gamma == 0.9  # within a macro step
+
+
+def test_of_a_flat_policy_nobody_is_said_to_act():
+    env = registry.make("point", "native", episode_length=3)
+    found = task_eval.episodes(env, lambda key, state: jnp.ones(2), jax.random.key(0), 2)
+    assert found.acting.shape == (2, 3, 0) and found.qpos.shape == (2, 3, 2)
+    assert task_draw.strip_of(env, found) is None
+
+
+def test_planners_see_the_env_of_the_run(there):
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=script", "env.cell=3.0"])
+    env = planning.macro_of(cfg, cfg["env"])
+    assert env.env.task.cell == 3.0 and env.hold == 20 and env.gamma == cfg["algo"]["gamma"]
+    assert env.spec.discrete == 8 and planning.is_planned(cfg)
+    assert not planning.is_planned(config.compose("train_controller", ["skills=[oracle]"]))
+    assert build.env_of({**cfg, "env": {"name": "point"}}).spec.name == "point"
