@@ -9,6 +9,7 @@ from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
 from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
+from repertoire.envs.tasks.panda import reach as panda_reach
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -31,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
         hurdle.HalfCheetahHurdle,
         point.Point,
         point.PointMaze,
+        panda_reach.PandaReach,
     )
 }
 
@@ -45,7 +47,8 @@ def make_task(name: str, **options: Any) -> Task:
         if key not in fields:
             raise unknown(f"option of env {name}", key, fields)
     if "weights" in options:
-        options["weights"] = _weights(cls, options["weights"])
+        others = {key: value for key, value in options.items() if key != "weights"}
+        options["weights"] = _weights(cls(**others), options["weights"])
     return cls(**options)
 
 
@@ -73,15 +76,15 @@ def _describe(task: Task) -> dict[str, Any]:
     }
 
 
-def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:
-    """Default reward weights of `cls` with overrides; an unknown term is an error."""
-    weights = dict(cls().weights)
+def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
+    """Reward weights of `task`, which has the other options, with overrides; an unknown term is an error."""
+    weights = dict(task.weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (
-                unknown(f"reward term of env {cls.name}", term, weights)
+                unknown(f"reward term of env {task.name}", term, weights)
                 if weights
-                else UserError(f"env {cls.name} has no reward terms")
+                else UserError(f"env {task.name} has no reward terms")
             )
         weights[term] = float(weight)
     return weights
