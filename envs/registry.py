@@ -9,7 +9,7 @@ from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
 from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
-from repertoire.envs.tasks.panda import reach as panda_reach
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -32,7 +32,13 @@ TASKS: dict[str, type[Task]] = {
         hurdle.HalfCheetahHurdle,
         point.Point,
         point.PointMaze,
-        panda_reach.PandaReach,
+        reach.PandaReach,
+        place.PandaPush,
+        place.PandaPickPlace,
+        place.PandaStack,
+        drawer.PandaDrawer,
+        drawer.PandaScene,
+        cubes.PandaCube,
     )
 }
 

@@ -77,8 +77,7 @@ def follow(mode: str, targets: Targets, action: Array, q: Array) -> Targets:
         lag = jnp.linalg.norm(kinematics.rotation_error(new, here.rotation))
         rotation = jnp.where(lag < LEASH_TURN, new, rotation)
     joints = kinematics.solve(targets.joints, position, rotation, jnp.asarray(HOME, jnp.float32))
-    joints = targets.joints + jnp.clip(joints - targets.joints, -JOINT_STEP, JOINT_STEP)
-    return Targets(joints, position, rotation, opening)
+    return Targets(_slowed(targets.joints, joints), position, rotation, opening)
 
 
 def lag(mode: str, targets: Targets, q: Array, opening: Array) -> Array:
@@ -98,6 +97,11 @@ def _near(position: Array, here: Array) -> Array:
     offset = jnp.clip(position, *WORKSPACE) - here
     length = jnp.sqrt(jnp.sum(offset**2) + 1e-12)
     return here + offset * jnp.minimum(1.0, LEASH / length)
+
+
+def _slowed(old: Array, new: Array) -> Array:
+    """As far from `old` [7] to `new` [7] as the joints' speeds allow, all by the same share: the hand stays upright."""
+    return old + (new - old) / jnp.maximum(1.0, jnp.max(jnp.abs(new - old) / JOINT_STEP))
 
 
 def _leashed_joints(joints: Array, q: Array) -> Array:

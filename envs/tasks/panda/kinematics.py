@@ -5,7 +5,7 @@ Numbers: the vendor's "Robot and interface specifications" (DH table after Craig
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ DH = (
     (0.0, 0.0, HALF_PI),
     (0.088, 0.0, HALF_PI),
 )
+#: The same as rotations [7, 3, 3] about x and offsets [7, 3] in the frame of the joint before.
+TILTS = np.array([[[1, 0, 0], [0, np.cos(t), -np.sin(t)], [0, np.sin(t), np.cos(t)]] for _, _, t in DH], np.float32)
+OFFSETS = np.array([[a, -d * np.sin(t), d * np.cos(t)] for a, d, t in DH], np.float32)
 FLANGE, TCP = 0.107, 0.1034  # m: joint 7 to flange, flange to the point between the fingertips
 HAND_TURN = -np.pi / 4  # rad: the hand on the flange
 JOINT_LOW = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
@@ -54,16 +57,17 @@ class Chain(NamedTuple):
 
 def forward(q: Array) -> Chain:
     """The chain at joint angles `q` [7]."""
-    rotation, position = jnp.eye(3), jnp.zeros(3)
-    joints, axes = [], []
-    for (a, d, alpha), angle in zip(DH, q):
-        tilt = _about_x(alpha)
-        position = position + _times(rotation, np.array([a, 0.0, 0.0], np.float32) + np.float32(d) * tilt[:, 2])
+
+    def link(hand: tuple[Array, Array], joint: tuple[Array, Array, Array]) -> Any:
+        (position, rotation), (tilt, offset, angle) = hand, joint
+        position = position + _times(rotation, offset)
         rotation = _times(_times(rotation, tilt), about_z(angle))
-        joints.append(position)
-        axes.append(rotation[:, 2])
+        return (position, rotation), (position, rotation[:, 2])
+
+    # A loop, not 7 copies: these few operations stand in many places of a step, and compiling them is what costs.
+    (position, rotation), (joints, axes) = jax.lax.scan(link, (jnp.zeros(3, q.dtype), jnp.eye(3, dtype=q.dtype)), (TILTS, OFFSETS, q))
     position = position + (FLANGE + TCP) * rotation[:, 2]
-    return Chain(jnp.stack(joints), jnp.stack(axes), position, _times(rotation, about_z(jnp.float32(HAND_TURN))))
+    return Chain(joints, axes, position, _times(rotation, about_z(jnp.asarray(HAND_TURN, q.dtype))))
 
 
 def jacobian(chain: Chain) -> Array:
@@ -91,26 +95,23 @@ def solve(q: Array, position: Array, rotation: Array, rest: Array, steps: int = 
     The free joint drifts towards `rest` [7]. Each of `steps` is one linearisation (Nakamura, Hanafusa 1986; Wampler
     1986), clipped to the joint limits; what is out of reach stays an error.
     """
-    for _ in range(steps):
+
+    def step(_: int, q: Array) -> Array:
         chain = forward(q)
         turn = jacobian(chain)
         error = jnp.concatenate([position - chain.position, rotation_error(rotation, chain.rotation)])
         drift = REST_GAIN * (rest - q)
         square = _times(turn, turn.T) + DAMPING**2 * jnp.eye(6)
         force = jnp.linalg.solve(square, error - _times(turn, drift))
-        q = jnp.clip(q + drift + _times(turn.T, force), JOINT_LOW, JOINT_HIGH)
-    return q
+        return jnp.clip(q + drift + _times(turn.T, force), JOINT_LOW, JOINT_HIGH)
+
+    return jax.lax.fori_loop(0, steps, step, q)
 
 
 def about_z(angle: Array) -> Array:
     """Rotation [3, 3] about z."""
     c, s, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle), jnp.ones_like(angle)
     return jnp.stack([c, -s, zero, s, c, zero, zero, zero, one]).reshape(3, 3)
-
-
-def _about_x(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
 
 
 def _times(a: Array, b: Array | np.ndarray) -> Array:
