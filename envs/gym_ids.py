@@ -21,6 +21,13 @@ NAMES = (
     "half_cheetah_hurdle",
     "point",
     "point_maze",
+    "panda_reach",
+    "panda_push",
+    "panda_pick_place",
+    "panda_stack",
+    "panda_drawer",
+    "panda_scene",
+    "panda_cube",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

@@ -36,6 +36,7 @@ class Task:
       weights: reward term -> weight; terms with weight 0 are still reported.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
+      affine_control: whether controls are the action, scaled and shifted: what an export can hold.
     """
 
     episode_length: int = 200
@@ -45,6 +46,7 @@ class Task:
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
+    affine_control: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""

@@ -20,7 +20,7 @@ DT = 0.05  # s per control step
 MOVE, TURN, GRIP = 0.05, 0.3, 0.01
 OPEN = 0.04  # m per finger
 #: Where the tool centre point may be sent, m.
-WORKSPACE = np.array([0.28, -0.36, 0.0]), np.array([0.68, 0.36, 0.5])
+WORKSPACE = np.array([0.28, -0.36, 0.0]), np.array([0.62, 0.36, 0.4])
 LEASH, LEASH_TURN = 0.1, 0.5  # m, sine of an angle
 JOINT_STEP = kinematics.JOINT_SPEED * DT  # rad
 #: The tool centre point at (0.45, 0, 0.25), fingers down.

@@ -15,6 +15,8 @@ from repertoire.errors import unknown
 from flax import struct
 
 GOAL_COLOUR = (0.1, 0.8, 0.2, 0.5)
+#: Box that goals of `PandaReach` lie in, m.
+GOALS = (0.3, -0.25, 0.05), (0.6, 0.25, 0.35)
 REWARDS = ("dense", "sparse")
 
 
@@ -71,12 +73,12 @@ class PandaReach(Solvable):
     episode_length: int = 50
 
     name: ClassVar[str] = "panda_reach"
-    doc: ClassVar[str] = "Panda: bring the hand to a point in a box of 0.3 x 0.5 x 0.35 m, within 4 cm"
+    doc: ClassVar[str] = "Panda: bring the hand to a point in a box of 30 x 50 x 30 cm, within 4 cm"
     dense: ClassVar[Mapping[str, float]] = {"reach": 1.0, "success": 1.0}
 
     def remember(self, key: Array, data: Data) -> GoalMemory:
         """Draw the goal."""
-        return GoalMemory(targets=self.first_targets(data), goal=uniform(key, (0.33, -0.25, 0.05), (0.63, 0.25, 0.4)))
+        return GoalMemory(targets=self.first_targets(data), goal=uniform(key, *GOALS))
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """`goal`: where the goal lies from the hand."""
