@@ -36,13 +36,29 @@ def channel_gae(
     return jax.vmap(one, in_axes=(1, 1, 1, 1, 1), out_axes=1)(rewards, values, next_values, terminated, cut)
 
 
-def combine(advantages: Array, weights: Array, normalize: bool = True, eps: float = 1e-8) -> Array:
-    """Policy advantage [...] from channel advantages [..., C]: each channel normalised over the batch, then summed.
+#: A channel whose advantages exceed this many times its reward holds little but its critic's errors: those of a reward
+#: r cannot exceed r / (1 - gamma lambda), 17 r at the defaults.
+LOUD = 20.0
 
-    The multi-critic rule of SLIM (arXiv 2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide.
+
+def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool = True) -> Array:
+    """Policy advantage [...] from channel advantages, weights and rewards, all [..., C].
+
+    Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
+    2402.00823) and D3 (CoRL 2025): reward scales cancel, the weights decide. A silent channel (an object that nobody
+    moves yet) is left out of several, or normalising would turn its critic's errors into full-sized noise. Otherwise
+    the raw sum is normalised.
     """
-    if normalize:
-        axes = tuple(range(advantages.ndim - 1))
-        mean, std = advantages.mean(axes), advantages.std(axes)
-        advantages = (advantages - mean) / (std + eps)
-    return advantages @ weights
+    if not per_channel:
+        return standardize(jnp.sum(advantages * weights, axis=-1)[..., None])[..., 0]
+    axes = tuple(range(advantages.ndim - 1))
+    signal = jnp.sqrt(jnp.mean(jnp.square(rewards), axes))
+    alone = advantages.shape[-1] == 1  # then there is nothing that noise could drown
+    heard = (advantages.std(axes) <= LOUD * signal) | alone
+    return jnp.sum(jnp.where(heard, standardize(advantages), 0.0) * weights, axis=-1)
+
+
+def standardize(x: Array, eps: float = 1e-8) -> Array:
+    """Zero mean and unit standard deviation over all but the last axis."""
+    axes = tuple(range(x.ndim - 1))
+    return (x - x.mean(axes)) / (x.std(axes) + eps)

@@ -1,4 +1,4 @@
-"""Action distributions of PPO policies. Unbatched; batch with `vmap` or broadcasting over leading axes."""
+"""Action distributions of policies. Unbatched; batch with `vmap` or broadcasting over leading axes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
 class Distribution(Protocol):
-    """What a policy head must offer; `logits` is the network's output, `extra` head parameters outside the network."""
+    """What a head of PPO must offer; `logits` is the network's output, `extra` head parameters outside the network.
+
+    `outputs` is the length of `logits`. The mode reads the first `mode_outputs` of them, through `squash` (`none` or
+    `tanh`): all that a frozen policy keeps.
+    """
 
     outputs: int
+    mode_outputs: int
+    squash: str
 
     def extra(self) -> Params:
         """Initial head parameters."""
@@ -45,6 +51,7 @@ class Gaussian:
 
     def __init__(self, size: int, init_log_std: float) -> None:
         self.outputs, self._init = size, init_log_std
+        self.mode_outputs, self.squash = size, "none"
 
     def extra(self) -> Params:
         """log std [size]."""
@@ -60,9 +67,7 @@ class Gaussian:
 
     def log_prob(self, action: Array, logits: Array, extra: Params) -> Array:
         """Sum over dimensions."""
-        log_std = _log_std(extra)
-        z = (action - logits) * jnp.exp(-log_std)
-        return jnp.sum(-0.5 * jnp.square(z) - log_std - 0.5 * np.log(2 * np.pi), axis=-1)
+        return jnp.sum(_normal_log_prob(action, logits, _log_std(extra)), axis=-1)
 
     def entropy(self, logits: Array, extra: Params) -> Array:
         """Independent of the state."""
@@ -74,7 +79,8 @@ class Categorical:
     """One of `size` choices; actions are int32."""
 
     def __init__(self, size: int) -> None:
-        self.outputs = size
+        self.outputs = self.mode_outputs = size
+        self.squash = "none"
 
     def extra(self) -> Params:
         """None."""
@@ -97,6 +103,40 @@ class Categorical:
         """-sum p log p."""
         log_p = jax.nn.log_softmax(logits)
         return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+class TanhGaussian:
+    """tanh of a diagonal Gaussian; mean and log standard deviation are the network's output (SAC, arXiv 1812.05905)."""
+
+    def __init__(self, size: int) -> None:
+        self.outputs, self.mode_outputs, self.squash = 2 * size, size, "tanh"
+
+    def sample(self, key: Array, logits: Array) -> tuple[Array, Array]:
+        """(action [size] in [-1, 1], its log density [])."""
+        mean, log_std = self._split(logits)
+        raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        return jnp.tanh(raw), self.log_prob(raw, logits)
+
+    def mode(self, logits: Array) -> Array:
+        """tanh of the mean, [size]."""
+        return jnp.tanh(self._split(logits)[0])
+
+    def log_prob(self, raw: Array, logits: Array) -> Array:
+        """Log density [] of the action tanh(`raw`); exact where tanh rounds to 1: log(1 - tanh^2) by softplus."""
+        log_slope = 2 * (np.log(2) - raw - jax.nn.softplus(-2 * raw))
+        return jnp.sum(_normal_log_prob(raw, *self._split(logits)) - log_slope, axis=-1)
+
+    def std(self, logits: Array) -> Array:
+        """Standard deviation before tanh, [size]."""
+        return jnp.exp(self._split(logits)[1])
+
+    def _split(self, logits: Array) -> tuple[Array, Array]:
+        mean, log_std = jnp.split(logits, 2, axis=-1)
+        return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+
+
+def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
+    return -0.5 * jnp.square((x - mean) * jnp.exp(-log_std)) - log_std - 0.5 * np.log(2 * np.pi)
 
 
 def _log_std(extra: Params) -> Array:

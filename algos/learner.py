@@ -6,31 +6,19 @@ cacheable, whatever steps the physics.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from repertoire.algos import normalize, ppo, rollout, visited
+from repertoire.algos import acting, normalize, ppo, rollout
 from repertoire.algos.advantages import channel_gae, combine
-from repertoire.algos.agents import random_act
-from repertoire.algos.types import (
-    Array,
-    FeatureBatch,
-    LatentPrior,
-    Metrics,
-    Objective,
-    Params,
-    TrainState,
-    Transition,
-)
+from repertoire.algos.signals import Signals, TaskChannel
+from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
 
-#: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does); steps are control
-#: steps, but at least 8 steps of the env.
-WARMUP_STEPS, WARMUP_WORLDS = 50, 256
-#: Decay of the running return scale per update.
+#: Decay of the running scales of rewards and returns per update.
 SCALE_DECAY = 0.95
 
 
@@ -40,7 +28,7 @@ class Learner:
     Args:
       env: an `Env`. config: PPO constants. objective: intrinsic reward, or None for the env's reward alone.
       features: names of the feature slices that the objective sees; None for all.
-      total_updates: length of training, for the learning-rate schedule.
+      total_updates: length of training, for the learning-rate schedule. tasks: reward channels of the env's own terms.
     """
 
     def __init__(
@@ -50,24 +38,30 @@ class Learner:
         objective: Objective | None = None,
         features: tuple[str, ...] | None = None,
         total_updates: int = 1,
+        tasks: Sequence[TaskChannel] = (),
     ) -> None:
-        self.env, self.config, self.objective, self.total_updates = env, config, objective, total_updates
-        self.prior: LatentPrior | None = objective.prior if objective else None
-        self.channels, self._weights = _channels(objective, config)
-        latent = self.prior.size if self.prior else 0
-        self.nets = ppo.actor_critic(env.spec, latent, len(self.channels), config)
-        self.feature_index = env.spec.obs.index("features", features)
+        self.env, self.config, self.total_updates = env, config, total_updates
+        self.signals = Signals(env, objective, features, tasks)
+        self.objective, self.prior = objective, self.signals.prior
+        self.channels, self.feature_index = self.signals.names, self.signals.feature_index
+        critics = len(self.channels) if config.critics == "multi" else 1
+        self.nets = ppo.actor_critic(env.spec, self.prior.size if self.prior else 0, critics, config)
         self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
     @property
     def hold(self) -> int:
         """Control steps in a step of the env: more than one where macro steps hold a skill."""
-        return int(getattr(self.env, "hold", 1))
+        return rollout.hold_of(self.env)
 
     @property
     def steps_per_update(self) -> int:
         """Env steps of one update."""
         return self.config.envs * self.config.rollout
+
+    @property
+    def replay_bytes(self) -> int:
+        """Nothing is kept."""
+        return 0
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -75,88 +69,45 @@ class Learner:
         """Initial state; runs a short random rollout to fix feature statistics. Call under `jit`."""
         net_key, objective_key, env_key, warm_key, key = jax.random.split(key, 5)
         params = self.nets.init(net_key)
-        objective, objective_opt = None, None
-        if self.objective is not None:
-            objective = self.objective.init(objective_key, len(self.feature_index))
-            objective_opt = self.objective.optimizer.init(objective)
-        stats = self._warm_up(warm_key)
-        # one after the other: loops over host callbacks should not run at the same time (see envs/physics)
-        stats, env_key = jax.lax.optimization_barrier((stats, env_key))
-        policy_stats, critic_stats, feature_stats = stats
-        carry = self._stagger(rollout.begin(self.env, self.prior, env_key, self.config.envs), env_key)
         state = TrainState(
             params=params,
             opt_state=self._adam.init(params),
             lr=jnp.asarray(self.config.lr, jnp.float32),
-            objective=objective,
-            objective_opt=objective_opt,
-            obs_stats={"policy": policy_stats, "critic": critic_stats},
-            feature_stats=feature_stats,
-            return_scale=jnp.ones(len(self.channels)),
-            envs=carry.envs,
-            z=carry.z,
-            clock=carry.clock,
-            visited=visited.init(),
+            reward_scale=jnp.ones(len(self.channels)),
+            return_scale=jnp.ones(len(self.channels) if self.config.critics == "multi" else 1),
             key=key,
-            update=jnp.zeros((), jnp.int32),
+            **acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key),
         )
-        return jax.tree.map(_strong, state)
-
-    def _stagger(self, carry: rollout.Carry, key: Array) -> rollout.Carry:
-        """First episodes end at spread-out times, so that a rollout holds all phases of an episode."""
-        if not self.config.stagger:
-            return carry
-        t = jax.random.randint(jax.random.fold_in(key, 1), carry.clock.shape, 0, self.env.spec.episode_length)
-        return carry.replace(envs=carry.envs.replace(t=t * self.hold))
-
-    def _warm_up(self, key: Array) -> tuple[Any, Any, Any]:
-        begin_key, roll_key = jax.random.split(key)
-        carry = rollout.begin(self.env, None, begin_key, WARMUP_WORLDS)
-        act = random_act(self.env.spec)
-        _, (batch, _) = rollout.collect(self.env, None, act, carry, roll_key, max(8, WARMUP_STEPS // self.hold))
-
-        def stats(x: Array) -> Any:
-            return normalize.update(normalize.init(x.shape[-1]), x)
-
-        return stats(batch.obs["policy"]), stats(batch.obs["critic"]), stats(self._raw_features(batch.obs))
+        return acting.strong(state)
 
     # -- the two programs ----------------------------------------------------------------------------------------
 
     def collect(self, state: TrainState) -> tuple[TrainState, Transition, Metrics]:
         """One rollout with the current policy: (state, Transition [T, N, ...], env metrics averaged)."""
-        key, roll_key = jax.random.split(state.key)
-        carry = rollout.Carry(state.envs, state.z, state.clock)
         act = self.sampler(state.params["policy"], state.obs_stats["policy"])
-        carry, (batch, metrics) = rollout.collect(self.env, self.prior, act, carry, roll_key, self.config.rollout)
-        averages = {f"env/{k}": v.mean() for k, v in metrics.items()}
-        averages["env/diverged"] = metrics["diverged"].sum() if "diverged" in metrics else jnp.zeros(())
-        averages["env/reward"] = batch.task_reward.mean()
-        state = state.replace(envs=carry.envs, z=carry.z, clock=carry.clock, key=key)
-        return state, batch, averages
+        return acting.collect(self.signals, act, state, self.config.rollout)
 
     def update(self, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
         """Learn from one rollout. Intrinsic rewards come from the objective *before* it is updated."""
         key, shuffle_key = jax.random.split(state.key)
-        features, next_features = self.features(state, batch.obs), self.features(state, batch.next_obs)
-        rewards = self._rewards(state, batch, features, next_features)
-        advantage, target, scale = self._advantages(state, batch, rewards)
+        reward_key = jax.random.fold_in(shuffle_key, 1)
+        features = self.signals.feature_batch(state.feature_stats, batch)
+        rewards = self.signals.rewards(state.objective, features, batch, reward_key)
+        advantage, target, scales = self._advantages(state, batch, rewards)
         policy_in = self._inputs(state, "policy", batch.obs, batch.z)
         value_in = self._inputs(state, "critic", batch.obs, batch.z)
-        data = (
-            ppo.Batch(policy_in, value_in, batch.action, batch.log_prob, advantage, target),
-            FeatureBatch(features, batch.z, next_features),
-        )
+        data = (ppo.Batch(policy_in, value_in, batch.action, batch.log_prob, advantage, target), features)
         flat = jax.tree.map(lambda x: x.reshape(self.steps_per_update, *x.shape[2:]), data)
         learned, metrics = self._epochs(state, flat, shuffle_key)
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= {f"reward/{c}": rewards[..., i].mean() for i, c in enumerate(self.channels)}
         stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
-        cells = visited.mark(state.visited, self.env.spec, batch.next_obs["features"])
-        metrics |= {"lr": state.lr, "policy/std": _std(learned.params), "coverage/total": cells.sum()}
+        cells, figures = acting.seen(self.signals, state.visited, batch, rewards)
+        metrics |= {**figures, "lr": state.lr, "policy/std": _std(learned.params)}
         update = state.update + 1
         return learned.replace(
             obs_stats=stats,
-            return_scale=scale,
+            reward_scale=scales[0],
+            return_scale=scales[1],
             visited=cells,
             key=key,
             update=update,
@@ -169,35 +120,29 @@ class Learner:
         """Stochastic policy as an `Act`."""
 
         def act(key: Array, obs: Array, z: Array) -> tuple[Array, Array]:
-            logits = self.nets.policy.apply(policy["net"], jnp.concatenate([normalize.apply(stats, obs), z]))
+            logits = self.nets.policy.apply(policy["net"], acting.inputs(stats, obs, z))
             action = self.nets.head.sample(key, logits, policy["head"])
             return action, self.nets.head.log_prob(action, logits, policy["head"])
 
         return act
 
-    def features(self, state: TrainState, obs: dict[str, Array]) -> Array:
-        """Normalised features [..., F] under the fixed statistics."""
-        return normalize.apply(state.feature_stats, self._raw_features(obs), clip=None)
-
-    def _raw_features(self, obs: dict[str, Array]) -> Array:
-        return obs["features"][..., self.feature_index]
-
     def _inputs(self, state: TrainState, group: str, obs: dict[str, Array], z: Array) -> Array:
-        return jnp.concatenate([normalize.apply(state.obs_stats[group], obs[group]), z], axis=-1)
+        return acting.inputs(state.obs_stats[group], obs[group], z)
 
-    def _rewards(self, state: TrainState, batch: Transition, features: Array, next_features: Array) -> Array:
-        """Channels [T, N, C]: the objective's, then the env's own where it counts."""
-        parts = []
-        if self.objective is not None:
-            reward = jax.vmap(jax.vmap(self.objective.reward, (None, 0, 0, 0)), (None, 0, 0, 0))
-            parts.append(reward(state.objective, features, batch.z, next_features))
-        if "task" in self.channels:
-            parts.append(batch.task_reward[..., None])
-        return jnp.concatenate(parts, axis=-1)
+    def _critic_rewards(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
+        """(rewards [T, N, V] of each critic, their weights [T, N, V], new reward scale [C])."""
+        cfg, weights = self.config, self.signals.weights(batch.z)
+        scale = _running(state.reward_scale, _rms(rewards), state.update)
+        if cfg.normalize == "rewards":
+            rewards = rewards / scale
+        if cfg.critics == "multi":
+            return rewards, weights, scale
+        return (rewards * weights).sum(-1, keepdims=True), jnp.ones((*rewards.shape[:-1], 1)), scale
 
-    def _advantages(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
-        """Combined advantages [T, N], scaled value targets [T, N, C] and the new return scale [C]."""
+    def _advantages(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, tuple[Any, Any]]:
+        """Combined advantages [T, N], scaled value targets [T, N, V] and the new reward and return scales."""
         cfg, params = self.config, state.params["value"]
+        rewards, weights, reward_scale = self._critic_rewards(state, batch, rewards)
         values = self.nets.value.apply(params, self._inputs(state, "critic", batch.obs, batch.z))
         last = jax.tree.map(lambda x: x[-1:], (batch.next_obs, batch.z))
 
@@ -212,11 +157,9 @@ class Learner:
         values, next_values = values * state.return_scale, next_values * state.return_scale
         advantages = channel_gae(rewards, values, next_values, batch.terminated, batch.cut, cfg.gamma, cfg.lam)
         returns = advantages + values
-        measured = jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(returns), axis=(0, 1))), 1e-3)
-        first = state.update == 0
-        scale = jnp.where(first, measured, SCALE_DECAY * state.return_scale + (1 - SCALE_DECAY) * measured)
-        combined = combine(advantages, self._weights, cfg.normalize_advantages)
-        return combined, returns / scale, scale
+        scale = _running(state.return_scale, _rms(returns), state.update)
+        combined = combine(advantages, weights, rewards, cfg.normalize == "advantages")
+        return combined, returns / scale, (reward_scale, scale)
 
     def _epochs(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:
         size = self.steps_per_update
@@ -238,12 +181,7 @@ class Learner:
         updates, opt_state = self._adam.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: -state.lr * u, updates))
         state = state.replace(params=params, opt_state=opt_state)
-        if self.objective is None:
-            return state, metrics
-        grads, more = jax.grad(self.objective.loss, has_aux=True)(state.objective, feature_batch, key)
-        updates, objective_opt = self.objective.optimizer.update(grads, state.objective_opt, state.objective)
-        objective = optax.apply_updates(state.objective, updates)
-        more = {f"{self.objective.name}/{k}": v for k, v in more.items()}
+        objective, objective_opt, more = self.signals.learn(state.objective, state.objective_opt, feature_batch, key)
         return state.replace(objective=objective, objective_opt=objective_opt), metrics | more
 
     def _next_lr(self, lr: Array, update: Array, kl: Array) -> Array:
@@ -255,19 +193,14 @@ class Learner:
         return cfg.lr * (1 - (1 - cfg.lr_final) * jnp.minimum(update / self.total_updates, 1.0))
 
 
-def _strong(x: Array) -> Array:
-    """Without weak type, which the first update would lose: one more compilation of everything."""
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
+def _rms(x: Array) -> Array:
+    """Root mean square [C] of [..., C], kept off zero."""
+    return jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x), axis=tuple(range(x.ndim - 1)))), 1e-3)
 
 
-def _channels(objective: Objective | None, config: ppo.PPOConfig) -> tuple[tuple[str, ...], Array]:
-    """Names and advantage weights of the reward channels."""
-    names = list(objective.channels) if objective else []
-    weights = list(objective.weights) if objective else []
-    if objective is None or config.task_weight > 0:
-        names.append("task")
-        weights.append(config.task_weight if objective else 1.0)
-    return tuple(names), jnp.asarray(np.asarray(weights, np.float32))
+def _running(scale: Array, measured: Array, update: Array) -> Array:
+    """Running scale; the first measurement counts alone."""
+    return jnp.where(update == 0, measured, SCALE_DECAY * scale + (1 - SCALE_DECAY) * measured)
 
 
 def _std(params: Params) -> Array:

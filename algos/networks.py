@@ -20,6 +20,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+#: What may follow the last layer.
+SQUASHES: dict[str, Callable[[Array], Array]] = {"none": lambda x: x, "tanh": jnp.tanh}
+
+
 class Network(NamedTuple):
     """A pure network: `init(key) -> params`, `apply(params, x [..., in]) -> [..., out]`."""
 
@@ -65,12 +69,27 @@ def dense_layers(params: Params) -> list[tuple[Array, Array]]:
     return [(params[n]["kernel"], params[n]["bias"]) for n in names]
 
 
-def apply_layers(layers: list[tuple[Array, Array]], x: Array, activation: str) -> Array:
-    """What `mlp(...).apply` computes, from `dense_layers`: [..., in] -> [..., out]."""
+def first_outputs(layers: list[tuple[Array, Array]], count: int) -> list[tuple[Array, Array]]:
+    """`layers` with the last cut to its first `count` outputs: what the mode of an action distribution reads."""
+    kernel, bias = layers[-1]
+    return [*layers[:-1], (kernel[:, :count], bias[:count])]
+
+
+def apply_layers(layers: list[tuple[Array, Array]], x: Array, activation: str, squash: str = "none") -> Array:
+    """What `mlp(...).apply` computes, from `dense_layers`, and `squash` of it: [..., in] -> [..., out]."""
     for kernel, bias in layers[:-1]:
         x = ACTIVATIONS[activation](x @ kernel + bias)
     kernel, bias = layers[-1]
-    return x @ kernel + bias
+    return SQUASHES[squash](x @ kernel + bias)
+
+
+def ensemble(member: Network, size: int) -> Network:
+    """`size` members of one shape as one network: [..., in] -> [size, ..., out], one batched product per layer."""
+
+    def init(key: Array) -> Params:
+        return jax.vmap(member.init)(jax.random.split(key, size))
+
+    return Network(init, jax.vmap(member.apply, in_axes=(0, None)))
 
 
 def spectral_normalize(params: Params, iterations: int = 10) -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from repertoire.algos import networks
 from repertoire.algos.distributions import Categorical, Distribution, Gaussian
 from repertoire.algos.types import Array, Metrics, Params
-from repertoire.errors import UserError
+from repertoire.errors import UserError, unknown
+
+CRITICS, NORMALIZE = ("multi", "single"), ("advantages", "rewards", "none")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,10 @@ class PPOConfig:
       envs: parallel worlds. rollout: steps per world and update. epochs, minibatches: passes over a rollout.
       lr: Adam step size. lr_final: factor on `lr` at the end of training (linear; 1 keeps it fixed).
       target_kl: adapt `lr` to hold this KL per update (0: off). gamma, lam: discount and GAE trace.
-      clip: ratio clip. entropy: bonus. max_grad_norm: global norm. task_weight: weight of the env's own reward as
-      a channel (the only channel without an objective). normalize_advantages: per channel, before the weighted sum.
+      clip: ratio clip. entropy: bonus. max_grad_norm: global norm.
+      critics: `multi`, one per reward channel, or `single`, one for their weighted sum. normalize: `advantages` of each
+      critic before they are weighted and summed, `rewards` of each channel before anything else, or `none` (the
+      four corners of SLIM's ablation; a sum of raw advantages is still scaled as a whole).
       hidden, activation: networks of policy and critic. init_log_std: of the Gaussian head.
       stagger: start the first episodes at random times, so that rollouts hold all phases of an episode.
     """
@@ -40,12 +44,14 @@ class PPOConfig:
     clip: float = 0.2
     entropy: float = 0.0
     max_grad_norm: float = 1.0
-    task_weight: float = 0.0
-    normalize_advantages: bool = True
+    critics: str = "multi"
+    normalize: str = "advantages"
     hidden: tuple[int, ...] = (256, 128)
     activation: str = "swish"
     init_log_std: float = -1.0
     stagger: bool = True
+
+    label: ClassVar[str] = "PPO"
 
     def __post_init__(self) -> None:
         for name in ("envs", "rollout", "epochs", "minibatches"):
@@ -58,6 +64,10 @@ class PPOConfig:
             )
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise UserError(f"algo.gamma must lie in (0, 1] and algo.lam in [0, 1], got {self.gamma} and {self.lam}")
+        if self.critics not in CRITICS:
+            raise unknown("algo.critics", self.critics, CRITICS)
+        if self.normalize not in NORMALIZE:
+            raise unknown("algo.normalize", self.normalize, NORMALIZE)
         if self.lr <= 0:
             raise UserError(f"algo.lr must be positive, got {self.lr}")
 

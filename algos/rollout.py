@@ -15,19 +15,31 @@ from repertoire.algos.types import Array, LatentPrior, Transition
 Act = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
+#: Prefix of the metrics that are reward terms.
+TERM = "reward/"
+
+
 class Carry(struct.PyTreeNode):
-    """What a rollout hands on: env states [N], latents [N, D] and their clocks [N]."""
+    """What a rollout hands on: env states [N], latents [N, D], their clocks and ages [N], returns so far [N]."""
 
     envs: Any
     z: Array
     clock: Array
+    age: Array
+    earned: Array
+
+
+def hold_of(env: Any) -> int:
+    """Control steps in a step of `env`: more than one where macro steps hold a skill."""
+    return int(getattr(env, "hold", 1))
 
 
 def begin(env: Any, prior: LatentPrior | None, key: Array, worlds: int) -> Carry:
     """Fresh episodes and latents in `worlds` worlds."""
     env_key, z_key = jax.random.split(key)
     envs = jax.vmap(env.reset)(jax.random.split(env_key, worlds))
-    return Carry(envs, draw(prior, z_key, worlds), jnp.full(worlds, _hold(prior), jnp.int32))
+    z, zero = draw(prior, z_key, worlds), jnp.zeros(worlds)
+    return Carry(envs, z, jnp.full(worlds, _hold(prior), jnp.int32), zero.astype(jnp.int32), zero)
 
 
 def draw(prior: LatentPrior | None, key: Array, worlds: int) -> Array:
@@ -39,6 +51,7 @@ def draw(prior: LatentPrior | None, key: Array, worlds: int) -> Array:
 
 def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Array, steps: int) -> tuple[Carry, Any]:
     """`steps` steps in every world: (carry, (Transition [T, N, ...], env metrics [T, N]))."""
+    hold = hold_of(env)
 
     def step(carry: Carry, key: Array) -> tuple[Carry, tuple[Transition, dict[str, Array]]]:
         worlds = carry.clock.shape[0]
@@ -48,8 +61,7 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
         stepped = jax.vmap(env.step)(carry.envs, action)
         done = stepped.terminated | stepped.truncated
         switch = done | (carry.clock == 1)
-        z = jnp.where(switch[:, None], draw(prior, z_key, worlds), carry.z)
-        clock = jnp.where(switch, _hold(prior), carry.clock - 1)
+        earned = carry.earned + stepped.reward
         transition = Transition(
             obs=obs,
             next_obs=stepped.obs,
@@ -57,11 +69,20 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
             action=action,
             log_prob=log_prob,
             task_reward=stepped.reward,
+            terms={k[len(TERM) :]: v for k, v in stepped.metrics.items() if k.startswith(TERM)},
             terminated=stepped.terminated,
             cut=stepped.truncated | switch,
+            age=carry.age,
+            projected=earned * env.spec.episode_length / jnp.maximum(stepped.t / hold, 1),
         )
-        envs = jax.vmap(env.reset_where)(done, stepped)
-        return Carry(envs, z, clock), (transition, stepped.metrics)
+        after = Carry(
+            envs=jax.vmap(env.reset_where)(done, stepped),
+            z=jnp.where(switch[:, None], draw(prior, z_key, worlds), carry.z),
+            clock=jnp.where(switch, _hold(prior), carry.clock - 1),
+            age=jnp.where(switch, 0, carry.age + 1),
+            earned=jnp.where(done, 0.0, earned),
+        )
+        return after, (transition, stepped.metrics)
 
     return jax.lax.scan(step, carry, jax.random.split(key, steps))
 

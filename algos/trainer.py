@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos.learner import Learner
-from repertoire.algos.types import Array, TrainState
+from repertoire.algos.types import AnyLearner, Array, RunState
 from repertoire.errors import UserError
 
 
@@ -23,18 +22,18 @@ class Event(NamedTuple):
     update: int
     env_steps: int
     metrics: dict[str, float | list[float]]
-    state: TrainState
+    state: Any
 
 
 class Programs(NamedTuple):
     """The compiled programs of a learner, lifted over seeds."""
 
-    init: Callable[[Array], TrainState]
-    collect: Callable[[TrainState], Any]
-    update: Callable[[TrainState, Any], Any]
+    init: Callable[[Array], Any]
+    collect: Callable[[Any], Any]
+    update: Callable[[Any, Any], Any]
 
 
-def programs(learner: Learner, seeds: int = 1) -> Programs:
+def programs(learner: AnyLearner, seeds: int = 1) -> Programs:
     """`jit`s of the learner's functions; with several seeds every leaf of the state has a leading [S] axis."""
     if seeds < 1:
         raise UserError(f"num_seeds must be at least 1, got {seeds}")
@@ -52,7 +51,7 @@ def seed_keys(seed: int, seeds: int = 1) -> Array:
     return keys if seeds > 1 else keys[0]
 
 
-def train(compiled: Programs, state: TrainState, updates: int, hold: int = 1) -> Iterator[Event]:
+def train(compiled: Programs, state: RunState, updates: int, hold: int = 1) -> Iterator[Event]:
     """Run until `updates` updates are done, counting those that `state` has behind it.
 
     `hold` is the number of control steps in a step of the env (macro steps hold a skill), so that `env_steps` of flat
@@ -78,6 +77,6 @@ def _host(value: Array) -> float | list[float]:
     return float(array) if array.ndim == 0 else [float(x) for x in array.ravel()]
 
 
-def seed_state(state: TrainState, index: int, seeds: int) -> TrainState:
+def seed_state(state: Any, index: int, seeds: int) -> Any:
     """State of one seed of a batch."""
     return jax.tree.map(lambda x: x[index], state) if seeds > 1 else state

@@ -69,8 +69,8 @@ def build_contract(
             "substeps": task.substeps,
             "episode_length": spec.episode_length,
         },
-        "joints": joints(model),
-        "default_pose": model.qpos0.tolist(),
+        "joints": joints(model, task.default_pose()),
+        "default_pose": task.default_pose().tolist(),
         "root": int(getattr(task, "root", 0)),
         "actuators": [_actuator(model, i, name) for i, name in enumerate(spec.action_names)],
         "action": {
@@ -91,7 +91,7 @@ def build_contract(
     }
 
 
-def joints(model: mujoco.MjModel) -> list[dict[str, Any]]:
+def joints(model: mujoco.MjModel, default: np.ndarray) -> list[dict[str, Any]]:
     """Every joint in order: name, type, (address, size) in qpos and qvel, default, range. Each must have a name."""
     rows = []
     for i in range(model.njnt):
@@ -106,7 +106,7 @@ def joints(model: mujoco.MjModel) -> list[dict[str, Any]]:
                 "type": kind,
                 "qpos": [q, nq],
                 "qvel": [int(model.jnt_dofadr[i]), nv],
-                "default": model.qpos0[q : q + nq].tolist(),
+                "default": default[q : q + nq].tolist(),
                 "range": model.jnt_range[i].tolist() if model.jnt_limited[i] else None,
             }
         )
@@ -124,14 +124,17 @@ def _source(task: Task, name: str) -> str:
 
 def _term(s: Slice, source: str) -> dict[str, Any]:
     return {
-        "name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, "clip": None, "noise": s.noise, "history": 1,
-        "source": source,
+        "name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, "clip": None, "noise": s.noise,
+        "history": s.history, "source": source,
     }  # fmt: skip
 
 
 def _command(task: Task, s: Slice) -> dict[str, Any]:
     """A command: the range it was trained on, where the task draws it from one, and for how many control steps."""
     row: dict[str, Any] = {"name": s.name, "size": s.size, "unit": s.unit, "range": None, "hold": 0}
+    if s.name in task.commands():
+        ranges, steps = task.commands()[s.name]
+        return {**row, "range": ranges, "hold": steps, "note": "uniform in its range, drawn independently"}
     if s.name != "goal":
         return {**row, "note": "no declared source: compute it as the training task does"}
     half: Any = getattr(task, "goal_range", None)

@@ -24,6 +24,8 @@ from repertoire.skills.skill import Skill
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "swish": jax.nn.swish, "relu": jax.nn.relu, "elu": jax.nn.elu, "tanh": jnp.tanh,
 }  # fmt: skip
+#: What may follow the last layer: nothing, or the tanh of a bounded policy (SAC).
+OUTPUTS: dict[str, Callable[[Array], Array]] = {"none": lambda x: x, "tanh": jnp.tanh}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class FrozenPolicy:
 
     Attributes:
       kernels, biases: of each layer, [in, out] and [out]. mean, var: of the `policy` observation group, [P].
-      activation: between layers. clip: bound on normalised observations.
+      activation: between layers. output: after the last. clip: bound on normalised observations.
     """
 
     kernels: tuple[np.ndarray, ...]
@@ -40,11 +42,13 @@ class FrozenPolicy:
     mean: np.ndarray
     var: np.ndarray
     activation: str = "swish"
+    output: str = "none"
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
+        for kind, name, known in (("activation", self.activation, ACTIVATIONS), ("output", self.output, OUTPUTS)):
+            if name not in known:
+                raise unknown(kind, name, known)
         sizes = [self.mean.size + max(self.latent, 0), *(k.shape[1] for k in self.kernels)]
         expected = [(*pair, pair[1]) for pair in itertools.pairwise(sizes)]
         found = [(*k.shape, *b.shape) for k, b in zip(self.kernels, self.biases, strict=True)]
@@ -52,7 +56,7 @@ class FrozenPolicy:
             raise UserError(f"a policy on {self.mean.size} observations cannot have the layers {found}")
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], activation: str) -> FrozenPolicy:
+    def from_arrays(cls, arrays: Mapping[str, Any], activation: str, output: str = "none") -> FrozenPolicy:
         """From `policy/kernel<i>`, `policy/bias<i>`, `obs/mean` and `obs/var`, as `Skill.arrays` names them."""
         count = sum(k.startswith("policy/kernel") for k in arrays)
         missing = {"obs/mean", "obs/var", *(f"policy/bias{i}" for i in range(count))} - set(arrays)
@@ -60,7 +64,7 @@ class FrozenPolicy:
             raise UserError(f"a policy to export needs the array {min(missing, default='policy/kernel0')!r}")
         kernels, biases = ([np.asarray(arrays[f"policy/{n}{i}"]) for i in range(count)] for n in ("kernel", "bias"))
         mean, var = (np.asarray(arrays[f"obs/{n}"]) for n in ("mean", "var"))
-        return cls(tuple(kernels), tuple(biases), mean, var, activation)
+        return cls(tuple(kernels), tuple(biases), mean, var, activation, output)
 
     @property
     def latent(self) -> int:
@@ -77,7 +81,7 @@ class FrozenPolicy:
         x = jnp.clip((obs - self.mean) / np.sqrt(np.maximum(self.var, 1e-8)), -self.clip, self.clip)
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             x = ACTIVATIONS[self.activation](x @ kernel + bias)
-        return x @ self.kernels[-1] + self.biases[-1]
+        return OUTPUTS[self.output](x @ self.kernels[-1] + self.biases[-1])
 
 
 @dataclass(frozen=True)

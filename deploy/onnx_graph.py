@@ -14,6 +14,7 @@ import numpy as np
 
 from repertoire.deploy.graph import FrozenPolicy, Graph
 from repertoire.errors import UserError
+from repertoire.skills.latent import Ball, Gaussian, OneHot, Prior, Product, Sphere
 from repertoire.skills.skill import Skill
 
 OPSET, IR_VERSION = 17, 8
@@ -75,7 +76,7 @@ def _outputs(write: _Writer, graph: Graph) -> dict[str, str]:
         assert graph.policy is not None
         action = _network(write, graph.policy, "obs")
     elif graph.kind == "skill":
-        action = _skill(write, graph.skills[0], "obs", _project(write, graph.skills[0], "z"))
+        action = _skill(write, graph.skills[0], "obs", _project(write, graph.skills[0].prior, "z"))
     else:
         action, named["z_next"] = _controller(write, graph)
     clipped = write.node("Clip", action, write.constant(-1), write.constant(1))
@@ -95,7 +96,7 @@ def _network(write: _Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str
     for i, (kernel, bias) in enumerate(zip(policy.kernels, policy.biases, strict=True)):
         x = write.node("Gemm", x, write.constant(kernel), write.constant(bias))
         x = x if i == last else _activate(write, policy.activation, x)
-    return x
+    return write.node("Tanh", x) if policy.output == "tanh" else x
 
 
 def _activate(write: _Writer, activation: str, x: str) -> str:
@@ -106,21 +107,47 @@ def _activate(write: _Writer, activation: str, x: str) -> str:
 
 def _skill(write: _Writer, skill: Skill, obs: str, z: str) -> str:
     """Action of a skill set for its own observation slices."""
-    return _network(write, FrozenPolicy.from_arrays(skill.arrays, skill.manifest["network"]["activation"]), obs, z)
+    network = skill.manifest["network"]
+    policy = FrozenPolicy.from_arrays(skill.arrays, network["activation"], network.get("output", "none"))
+    return _network(write, policy, obs, z)
 
 
-def _project(write: _Writer, skill: Skill, z: str) -> str:
+def _project(write: _Writer, prior: Prior, z: str) -> str:
     """`Prior.project`."""
-    kind, size = skill.prior.kind, skill.prior.size
-    if kind == "sphere":
-        norm, tiny = write.node("ReduceL2", z, axes=[1], keepdims=1), write.constant(1e-6)
-        unit = write.node("Div", z, write.node("Max", norm, tiny))
-        return write.select(write.node("Greater", norm, tiny), unit, write.constant(np.eye(1, size)))
-    if kind == "one_hot":
-        return write.node("Gather", write.constant(np.eye(size)), write.node("ArgMax", z, axis=1, keepdims=0), axis=0)
-    if kind == "gaussian":
+    if isinstance(prior, Sphere):
+        return _unit(write, z, np.eye(1, prior.size))
+    if isinstance(prior, Ball):
+        return write.node("Div", z, write.node("Max", _norm(write, z), write.constant(1.0)))
+    if isinstance(prior, OneHot):
+        best = write.node("ArgMax", z, axis=1, keepdims=0)
+        return write.node("Gather", write.constant(np.eye(prior.size)), best, axis=0)
+    if isinstance(prior, Gaussian):
         return z
-    raise UserError(f"skill {skill.name} has a latent prior {kind!r}, which cannot be exported yet")
+    if isinstance(prior, Product):
+        return _project_parts(write, prior, z)
+    raise UserError(f"a latent prior {prior.kind!r} cannot be exported yet")
+
+
+def _project_parts(write: _Writer, prior: Product, z: str) -> str:
+    """Each part of a product by itself; its weights are made positive and of unit length together."""
+    ends = np.cumsum([p.size for p in prior.parts])
+    places = np.split(np.arange(prior.size), ends)
+    parts = [_project(write, p, write.columns(z, place)) for p, place in zip(prior.parts, places[: len(prior.parts)])]
+    if prior.weighted:
+        positive = write.node("Relu", write.columns(z, places[-1]))
+        parts.append(_unit(write, positive, np.full((1, len(parts)), len(parts) ** -0.5)))
+    return write.node("Concat", *parts, axis=1)
+
+
+def _unit(write: _Writer, z: str, otherwise: np.ndarray) -> str:
+    """z / |z|, or `otherwise` [1, D] where z vanishes."""
+    norm, tiny = _norm(write, z), write.constant(1e-6)
+    unit = write.node("Div", z, write.node("Max", norm, tiny))
+    return write.select(write.node("Greater", norm, tiny), unit, write.constant(otherwise))
+
+
+def _norm(write: _Writer, z: str) -> str:
+    return write.node("ReduceL2", z, axes=[1], keepdims=1)
 
 
 def _controller(write: _Writer, graph: Graph) -> tuple[str, str]:
@@ -130,7 +157,7 @@ def _controller(write: _Writer, graph: Graph) -> tuple[str, str]:
     decide = write.node("Greater", "decide", write.constant(0.5))
     observations = [write.columns("obs", graph.spec.obs.index("policy", s.slices)) for s in graph.skills]
     if graph.mode == "latent":
-        z = write.select(decide, _project(write, graph.skills[0], logits), "z")
+        z = write.select(decide, _project(write, graph.skills[0].prior, logits), "z")
         return _skill(write, graph.skills[0], observations[0], z), z
     best = write.cast(write.node("ArgMax", logits, axis=1, keepdims=1), "FLOAT")
     z = write.select(decide, best, "z")

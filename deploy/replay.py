@@ -13,7 +13,7 @@ import numpy as np
 from repertoire.deploy import runner
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.types import Array, Data, State
+from repertoire.envs.types import Array, Data, ObsSpec, State
 from repertoire.errors import UserError
 
 #: Contacts are chaotic: a replay must follow within FIRST (m, rad) for a few steps, and later within TWINS times
@@ -155,20 +155,21 @@ def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -
 
 def _score(env: MujocoEnv, start: State, actions: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Returns [N] and policy observations [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
-    task = env.task
+    task, spec = env.task, ObsSpec({"policy": env.spec.obs.groups["policy"]})
 
-    def step(carry: tuple[Any, Array], seen: Any) -> Any:
-        (memory, key), (before, after, action, t) = carry, seen
+    def step(carry: tuple[Any, Array, Any], seen: Any) -> Any:
+        (memory, key, obs), (before, after, action, t) = carry, seen
         key, memory_key, _ = jax.random.split(key, 3)  # as `MujocoEnv.step` does, so that goals are drawn alike
-        obs = env.spec.obs.build(task.observe(before, memory))["policy"]
         new = task.advance(memory_key, before, after, action, memory, t)
         terms = task.terms(before, after, action, memory)
         reward = sum((task.weights.get(k, 0.0) * v for k, v in terms.items()), start=jnp.zeros(()))
-        return (new, key), (obs, reward, task.terminated(after, new))
+        next_obs = spec.slide(obs, spec.build(task.observe(after, new)))
+        return (new, key, next_obs), (obs["policy"], reward, task.terminated(after, new))
 
     def episode(memory: Any, key: Array, data: Data, actions: Array) -> Any:
         before, after = (jax.tree.map(lambda x, s=s: x[s], data) for s in (slice(None, -1), slice(1, None)))
-        return jax.lax.scan(step, (memory, key), (before, after, actions, jnp.arange(1, len(actions) + 1)))[1]
+        begin = (memory, key, spec.build(task.observe(jax.tree.map(lambda x: x[0], data), memory)))
+        return jax.lax.scan(step, begin, (before, after, actions, jnp.arange(1, len(actions) + 1)))[1]
 
     out = jax.jit(jax.vmap(episode))(start.memory, start.key, data, actions)
     obs, reward, ended = (np.asarray(x) for x in out)

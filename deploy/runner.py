@@ -1,6 +1,7 @@
 """Runs an exported policy. This file stands alone: copy the export folder to a robot computer and call it.
 
-    python runner.py [EXPORT_DIR] --steps 200 [--latency 1] [--noise 0.01] [--z 1,0] [--goal "3,4;5,6"] [--view]
+    python runner.py [EXPORT_DIR] --steps 200 [--latency 1] [--noise 0.01] [--z 1,0] [--goal "3,4;5,6"]
+                     [--command "name=1,0;0,1"] [--view]
 
 It reads `contract.json` and the ONNX file that the contract names; numpy and onnxruntime are all it needs on a robot,
 and mujoco to simulate. Vectors are in the order of the contract; models are addressed by joint and actuator *name*.
@@ -63,8 +64,17 @@ CONTRACT: dict[str, Any] = {
     "provenance": dict,
 }  # fmt: skip
 
-_SLICE = r"(qpos|qvel)\[(\d+):(\d+)\]"
-_SOURCE = re.compile(rf"(?:{_SLICE}|command\.(\w+)(?: - {_SLICE})?)")
+_PART = r"(qpos|qvel)\[(\d+):(\d+)\]"
+#: What a term can be made of, by kind. `default` is the contract's default pose; `gravity` is the direction of gravity
+#: in the frame of the quaternion, `heading` cosine and sine of its yaw; `clock(p)` is sine and cosine of the time since
+#: the episode began, with period p in seconds; `action` is the policy's last one.
+SOURCES = {
+    "state": re.compile(rf"{_PART}( - default\[\d+:\d+\])?"),
+    "command": re.compile(rf"command\.(\w+)(?: - {_PART})?"),
+    "turn": re.compile(rf"(gravity|heading)\({_PART}\)"),
+    "clock": re.compile(r"clock\(([0-9.]+)\)"),
+    "action": re.compile("action"),
+}
 
 
 class ExportError(ValueError):
@@ -114,7 +124,7 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
     if contract["kind"] not in KINDS:
         raise ExportError(f"contract: kind {contract['kind']!r} is none of {', '.join(KINDS)}; export again")
     for term in contract["observation"]["terms"]:
-        if term["history"] != 1 or not _SOURCE.fullmatch(term["source"]):
+        if term["history"] < 1 or _source(term["source"]) is None:
             raise ExportError(f"contract: this runner cannot read observation {term['name']!r}; export again")
     for entry in (contract["onnx"], contract["model"]["xml"], contract["model"]["mjb"]):
         if entry is not None and not (folder / entry["file"]).is_file():
@@ -122,6 +132,21 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
         if entry is not None and sha256(folder / entry["file"]) != entry["sha256"]:
             raise ExportError(f"{folder / entry['file']} is not the file this contract was written for; export again")
     return contract
+
+
+def _source(text: str) -> tuple[str, tuple[Any, ...]] | None:
+    """(kind, groups) of a source; None if it is none."""
+    matches = ((kind, pattern.fullmatch(text)) for kind, pattern in SOURCES.items())
+    return next(((kind, m.groups()) for kind, m in matches if m), None)
+
+
+def _turned(what: str, q: np.ndarray) -> np.ndarray:
+    """`gravity` or `heading` of the quaternion `q`, w first."""
+    w, x, y, z = q
+    if what == "gravity":
+        return np.array([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], np.float32)
+    forward = np.array([1 - 2 * (y * y + z * z), 2 * (w * z + x * y)], np.float32)
+    return forward / max(float(np.linalg.norm(forward)), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -158,15 +183,17 @@ class Runner:
         self.dt = self.contract["timing"]["control_dt"]
         self.reset()
 
-    def reset(self, goals: Any = None, z: Any = None, seed: int = 0) -> None:
+    def reset(self, goals: Any = None, z: Any = None, seed: int = 0, commands: Any = None) -> None:
         """Start an episode.
 
         Args:
           goals: [n, size] world positions, m, each held for the command's `hold` steps (the last for ever).
             By default drawn from the command's range by `seed`, where it has one.
           z: latent [size] of a skill; by default the first axis.
+          commands: name -> [n, size], held as goals are; those with a range are drawn where none are given.
         """
-        self.t, self.obs, self.action = 0, np.zeros(0, np.float32), np.zeros(0, np.float32)
+        self.t, self.obs = 0, np.zeros(0, np.float32)
+        self.action = np.zeros(len(self.contract["actuators"]), np.float32)
         width = self.contract["onnx"]["inputs"].get("z", 0)
         start = np.eye(1, width)[0] if z is None else np.asarray(z, float).ravel()
         if z is not None and self.contract["kind"] != "skill":
@@ -175,6 +202,7 @@ class Runner:
             raise ExportError(f"the latent has {width} entries, got {start.size}")
         self.z = start.astype(np.float32)
         self.goals = self._goals(goals, seed)
+        self.asked = self._asked(commands or {}, seed)
 
     def _goals(self, goals: Any, seed: int) -> np.ndarray | None:
         command = self.commands.get("goal")
@@ -192,35 +220,82 @@ class Runner:
         low, high = np.asarray(command["range"]).T
         return np.cumsum(np.random.default_rng(seed).uniform(low, high, (1000, command["size"])), axis=0)
 
+    def _asked(self, given: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """Values [n, size] of all commands: given, or drawn from their ranges."""
+        asked = {} if self.goals is None else {"goal": self.goals}
+        known = {name: c for name, c in self.commands.items() if name != "goal"}
+        for name in given:
+            if name not in known:
+                raise ExportError(
+                    f"this {self.contract['kind']} takes no command {name!r}; it takes {', '.join(known)}"
+                )
+        for name, c in known.items():
+            if name in given:
+                asked[name] = np.atleast_2d(np.asarray(given[name], float))
+                if asked[name].ndim != 2 or asked[name].shape[1] != c["size"]:
+                    raise ExportError(f"command {name!r} has {c['size']} entries ({c['unit']})")
+            elif c["range"] is not None:
+                low, high = np.asarray(c["range"]).T
+                asked[name] = np.random.default_rng(seed).uniform(low, high, (1000, c["size"]))
+        return asked
+
     def command(self) -> dict[str, np.ndarray]:
-        """What is asked for at this step: the current goal."""
-        if self.goals is None:
-            return {}
-        hold = self.commands["goal"]["hold"]
-        return {"goal": self.goals[min(self.t // hold, len(self.goals) - 1) if hold else 0]}
+        """What is asked for at this step, by name."""
+        holds = {name: self.commands[name]["hold"] for name in self.asked}
+        steps = {name: self.t // hold if hold else 0 for name, hold in holds.items()}
+        return {name: values[min(steps[name], len(values) - 1)] for name, values in self.asked.items()}
 
     def observe(self, qpos: Any, qvel: Any, command: Command, noise: Callable[[int], Any] | None = None) -> np.ndarray:
-        """Observation [P] float32 from qpos [nq], qvel [nv] and commands; `noise(size)` is added to sensor terms."""
+        """Observation [P] float32 from qpos [nq], qvel [nv] and commands; `noise(size)` is added to sensor terms.
+
+        Terms with a history take the values before this one from `self.obs`, and copies where there are none.
+        """
         state = {"qpos": np.asarray(qpos, np.float32), "qvel": np.asarray(qvel, np.float32)}
-        parts = []
+        parts, start = [], 0
         for term in self.terms:
-            value = self._value(term, state, command)
-            if noise is not None and "command" not in term["source"]:
+            kind, groups = _source(term["source"]) or ("", ())
+            value = self._value(term, kind, groups, state, command)
+            if noise is not None and kind in ("state", "turn"):
                 value = value + noise(value.size)
             if term["clip"] is not None:
                 value = np.clip(value, *term["clip"])
-            parts.append(value.astype(np.float32) * np.float32(term["scale"]))
+            value = value.astype(np.float32) * np.float32(term["scale"])
+            width = term["history"] * term["size"]
+            before = (
+                self.obs[start + term["size"] : start + width] if self.obs.size else np.tile(value, term["history"] - 1)
+            )
+            parts += [before, value]
+            start += width
         return np.concatenate(parts)
 
-    def _value(self, term: Mapping[str, Any], state: Mapping[str, np.ndarray], command: Command) -> np.ndarray:
-        match = _SOURCE.fullmatch(term["source"])
-        assert match is not None  # load_contract checked
-        kind, a, b, name, minus, c, d = match.groups()
-        if kind:
-            value = state[kind][int(a) : int(b)]
-        elif name not in command:
-            raise ExportError(f"command {name!r} is missing: act(qpos, qvel, {{{name!r}: [{term['size']} numbers]}})")
+    def _value(
+        self,
+        term: Mapping[str, Any],
+        kind: str,
+        groups: tuple[Any, ...],
+        state: Mapping[str, np.ndarray],
+        command: Command,
+    ) -> np.ndarray:
+        """What a term's source says, unscaled."""
+        if kind == "state":
+            name, a, b, less = groups
+            value = state[name][int(a) : int(b)]
+            if less:
+                value = value - np.asarray(self.contract["default_pose"], np.float32)[int(a) : int(b)]
+        elif kind == "turn":
+            what, name, a, b = groups
+            value = _turned(what, state[name][int(a) : int(b)])
+        elif kind == "clock":
+            angle = np.float32(2 * np.pi * self.t * self.dt / float(groups[0]))
+            value = np.array([np.sin(angle), np.cos(angle)], np.float32)
+        elif kind == "action":
+            value = self.action
         else:
+            name, minus, c, d = groups
+            if name not in command:
+                raise ExportError(
+                    f"command {name!r} is missing: act(qpos, qvel, {{{name!r}: [{term['size']} numbers]}})"
+                )
             value = np.asarray(command[name], np.float32).ravel()
             value = value - state[minus][int(c) : int(d)] if minus else value
         if value.size != term["size"]:
@@ -399,7 +474,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--noise", type=float, default=0.0, help="standard deviation of observation noise")
     p.add_argument("--z", help="latent of a skill: 1,0")
     p.add_argument("--goal", help='goals in the world frame, m: "3,4;5,6"')
-    p.add_argument("--seed", type=int, default=0, help="of noise and of goals that are not given")
+    p.add_argument("--command", action="append", default=[], help='name=values: "command=1,0,0;0,0,1"')
+    p.add_argument("--seed", type=int, default=0, help="of noise and of what is asked for, if not given")
     p.add_argument("--model", help="MJCF to run in, in place of the exported model")
     p.add_argument("--view", action="store_true", help="show it")
     return p.parse_args(argv)
@@ -416,7 +492,9 @@ def main(argv: list[str] | None = None) -> None:
 
         model = mujoco.MjModel.from_xml_path(args.model)
     goals = [_numbers(g) for g in args.goal.split(";")] if args.goal else None
-    runner.reset(goals=goals, z=_numbers(args.z) if args.z else None, seed=args.seed)
+    asked = (text.partition("=") for text in args.command)
+    commands = {name: [_numbers(v) for v in values.split(";")] for name, _, values in asked}
+    runner.reset(goals, _numbers(args.z) if args.z else None, args.seed, commands)
     extra = Disturbance(args.latency, args.noise, args.seed)
     view = _Viewer(runner.dt) if args.view else None
     out = runner.simulate(args.steps, model, disturbance=extra, on_step=view)

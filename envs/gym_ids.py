@@ -20,6 +20,7 @@ NAMES = (
     "half_cheetah_goal",
     "half_cheetah_hurdle",
     "point",
+    "point_disc",
     "point_maze",
     "panda_reach",
     "panda_push",
@@ -28,6 +29,18 @@ NAMES = (
     "panda_drawer",
     "panda_scene",
     "panda_cube",
+    "go2",
+    "go2_velocity",
+    "g1",
+    "g1_walking",
+    "g1_reaching",
+    "g1_squatting",
+    "g1_stepping",
+    "h1",
+    "h1_walking",
+    "h1_reaching",
+    "h1_squatting",
+    "h1_stepping",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

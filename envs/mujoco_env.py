@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,7 +13,8 @@ import numpy as np
 
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.task import Task
-from repertoire.envs.types import Array, Data, EnvSpec, Observation, Physics, State
+from repertoire.envs.types import Array, Data, EnvSpec, Observation, ObsSpec, Physics, State
+from repertoire.errors import unknown
 
 #: Beyond this a position or velocity counts as diverged; mj_step itself gives up at 1e10.
 DIVERGED = 1e6
@@ -27,7 +30,7 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
     low, high = task.action_limits()
     return EnvSpec(
         name=task.name,
-        obs=task.obs_spec(),
+        obs=_with_smooth(task),
         action_size=len(low),
         action_names=task.action_names(),
         action_low=low,
@@ -36,6 +39,17 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
         physics_dt=float(model.opt.timestep),
         episode_length=task.episode_length,
     )
+
+
+def _with_smooth(task: Task) -> ObsSpec:
+    """The task's observation groups, with the low-passed slices it asks for at the end of features and critic."""
+    groups = dict(task.obs_spec().groups)
+    known = {s.name: s for s in groups["features"]}
+    for name in task.smooth:
+        if name not in known:
+            raise unknown(f"feature slice of env {task.name} to smooth", name, known)
+    extra = tuple(dataclasses.replace(known[name], name=f"smooth_{name}") for name in task.smooth)
+    return ObsSpec({k: (*v, *extra) if k in ("features", "critic") else v for k, v in groups.items()})
 
 
 class MujocoEnv:
@@ -49,8 +63,11 @@ class MujocoEnv:
     def __init__(self, task: Task, physics: Physics) -> None:
         self.task, self.physics = task, physics
         self.spec = env_spec(task, physics.model)
-        noise = [np.full(s.size, s.noise * s.scale) for s in self.spec.obs.groups["policy"]]
-        self._noise = np.concatenate(noise).astype(np.float32)
+        slices = self.spec.obs.groups["policy"]
+        self._noise = np.concatenate([np.full(s.size, s.noise * s.scale) for s in slices]).astype(np.float32)
+        starts = np.cumsum([0, *(s.size for s in slices)])
+        values = [np.tile(np.arange(a, a + s.size), s.history) for a, s in zip(starts, slices)]
+        self._value = np.concatenate(values)  # entry of the observation -> its place in one value of each slice
 
     def reset(self, key: Array) -> State:
         """Fresh episode."""
@@ -69,16 +86,18 @@ class MujocoEnv:
         usable = jnp.isfinite(action).all()  # MuJoCo replaces a NaN control by 0 without a word
         action = jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0)
         ctrl = self.task.control(action, state.data, state.memory)
-        data = self.physics.step(state.data, ctrl, self.task.substeps)
+        kick = self.task.kick(state.data, state.memory)
+        data = self.physics.step(state.data, ctrl, self.task.substeps, kick)
         diverged = _diverged(data) | ~usable
         data = tree_where(diverged, state.data, data)
         t = state.t + 1
         memory = self.task.advance(memory_key, state.data, data, action, state.memory, t)
         terms = self.task.terms(state.data, data, action, state.memory)
         reward, metrics = self._reward(terms, diverged)
+        values, smooth = self._values(data, memory, state.smooth)
         return State(
             data=data,
-            obs=self._observe(noise_key, data, memory),
+            obs=self.spec.obs.slide(state.obs, self._observe(noise_key, values)),
             reward=reward,
             terminated=self.task.terminated(data, memory) & ~diverged,
             truncated=(t >= self.task.episode_length) | diverged,
@@ -86,6 +105,7 @@ class MujocoEnv:
             memory=memory,
             key=key,
             t=t,
+            smooth=smooth,
         )
 
     def reset_where(self, mask: Array, state: State) -> State:
@@ -109,9 +129,10 @@ class MujocoEnv:
         memory = self.task.remember(memory_key, data)
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
         names = jax.eval_shape(self._metric_names, data, memory)
+        values, smooth = self._values(data, memory, None)
         return State(
             data=data,
-            obs=self._observe(noise_key, data, memory),
+            obs=self._observe(noise_key, values),
             reward=zero,
             terminated=false,
             truncated=false,
@@ -119,6 +140,7 @@ class MujocoEnv:
             memory=memory,
             key=key,
             t=jnp.zeros((), jnp.int32),
+            smooth=smooth,
         )
 
     def _metric_names(self, data: Data, memory: Any) -> dict[str, Array]:
@@ -136,11 +158,20 @@ class MujocoEnv:
         total = sum(weighted.values(), start=jnp.zeros(()))
         return total, {f"reward/{k}": v for k, v in weighted.items()}
 
-    def _observe(self, key: Array, data: Data, memory: Any) -> Observation:
-        obs = self.spec.obs.build(self.task.observe(data, memory))
+    def _values(self, data: Data, memory: Any, before: dict[str, Array] | None) -> tuple[dict[str, Array], Any]:
+        """Values of all slices, and the low-passed ones apart; `before` is None where an episode begins."""
+        values = self.task.observe(data, memory)
+        smooth = {name: values[name] for name in self.task.smooth}
+        if before is not None:
+            keep = {name: math.exp(-self.spec.dt / max(tau, 1e-9)) for name, tau in self.task.smooth.items()}
+            smooth = {name: keep[name] * before[name] + (1 - keep[name]) * x for name, x in smooth.items()}
+        return {**values, **{f"smooth_{name}": x for name, x in smooth.items()}}, smooth
+
+    def _observe(self, key: Array, values: dict[str, Array]) -> Observation:
+        obs = self.spec.obs.build(values)
         if self._noise.any():
             noise = jax.random.uniform(key, self._noise.shape, minval=-1.0, maxval=1.0)
-            obs["policy"] = obs["policy"] + noise * self._noise
+            obs["policy"] = obs["policy"] + (noise * self._noise)[self._value]
         return obs
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
-from repertoire.envs.tasks import ant, forward, goals, hurdle, point, robots
+from repertoire.envs.tasks import ant, forward, go2, goals, humanoid_skills, humanoids, hurdle, point, robots
 from repertoire.envs.tasks.panda import cubes, drawer, place, reach
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
@@ -31,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
         goals.HalfCheetahGoal,
         hurdle.HalfCheetahHurdle,
         point.Point,
+        point.PointDisc,
         point.PointMaze,
         reach.PandaReach,
         place.PandaPush,
@@ -39,6 +40,18 @@ TASKS: dict[str, type[Task]] = {
         drawer.PandaDrawer,
         drawer.PandaScene,
         cubes.PandaCube,
+        go2.Go2,
+        go2.Go2Velocity,
+        humanoids.G1,
+        humanoid_skills.G1Walking,
+        humanoid_skills.G1Reaching,
+        humanoid_skills.G1Squatting,
+        humanoid_skills.G1Stepping,
+        humanoids.H1,
+        humanoid_skills.H1Walking,
+        humanoid_skills.H1Reaching,
+        humanoid_skills.H1Squatting,
+        humanoid_skills.H1Stepping,
     )
 }
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
@@ -34,23 +35,36 @@ class Task:
     Attributes:
       episode_length: control steps until truncation.
       weights: reward term -> weight; terms with weight 0 are still reported.
+      smooth: feature slice -> time constant, s, of a first-order low-pass: adds a slice `smooth_<slice>` to features
+        and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
       affine_control: whether controls are the action, scaled and shifted: what an export can hold.
+      ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
+      coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
+        slices that the features do not have are passed over.
+      fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
+      fall_height_m: height of its origin over the world's below which it has; None: tilt alone decides.
     """
 
     episode_length: int = 200
     weights: Mapping[str, float] = field(default_factory=dict)
+    smooth: Mapping[str, float] = field(default_factory=dict)
 
     name: ClassVar[str] = ""
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
     affine_control: ClassVar[bool] = True
+    ceiling_m: ClassVar[float | None] = None
+    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
+    fall_tilt_deg: ClassVar[float] = 90.0
+    fall_height_m: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""
         at_least(self.name, 1, episode_length=self.episode_length)
+        at_least(self.name, 0.0, **{f"smooth.{k}": v for k, v in self.smooth.items()})
 
     def build(self) -> mujoco.MjModel:
         """Compile the model. Called once."""
@@ -78,6 +92,10 @@ class Task:
         low, high = (jnp.asarray(self.model.actuator_ctrlrange[:, i], jnp.float32) for i in (0, 1))
         return low + (action + 1) * 0.5 * (high - low)
 
+    def kick(self, data: Data, memory: Any) -> Array | None:
+        """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
+        return None
+
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
         """Memory after the step; `t` [] is the number of control steps since the episode began, after this one."""
         return memory
@@ -92,6 +110,10 @@ class Task:
         A source is `qpos[a:b]`, `qvel[a:b]` (addresses in `model`), `command.<name>` (what the operator asks for) or
         `command.<name> - qpos[a:b]`. A slice without a source must be computed by whoever runs the export.
         """
+        return {}
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """What an operator may ask for: command name -> (a range [low, high] per entry, control steps it holds)."""
         return {}
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
@@ -110,6 +132,10 @@ class Task:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
 
+    def default_pose(self) -> np.ndarray:
+        """qpos [nq] at rest, which `sources` calls `default`."""
+        return self.model.qpos0
+
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Actuator units at action -1 and +1."""
         low, high = self.model.actuator_ctrlrange.T
@@ -125,6 +151,13 @@ def at_least(env: str, low: float, **values: float) -> None:
     for option, value in values.items():
         if not low <= value < float("inf"):  # NaN compares false, so it is refused too
             raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+
+
+def interval(env: str, **values: tuple[float, float]) -> None:
+    """`UserError` for the first of `values` (option name -> (low, high)) whose ends are not finite and in order."""
+    for option, bounds in values.items():
+        if len(bounds) != 2 or not float("-inf") < bounds[0] <= bounds[1] < float("inf"):
+            raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
 
 
 def _actuator_name(model: mujoco.MjModel, i: int) -> str:

@@ -53,8 +53,8 @@ class Physics(Protocol):
         """World at (qpos [nq], qvel [nv]), with kinematics computed; `overrides` maps model fields to values."""
         ...
 
-    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
-        """Advance by `substeps` physics steps under constant `ctrl` [nu]."""
+    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
+        """Advance by `substeps` physics steps under constant `ctrl` [nu]; `kick` [nv] is added to qvel before them."""
         ...
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
@@ -84,6 +84,8 @@ class Slice:
       unit: physical unit, for the docs and the export contract.
       scale: factor applied before concatenation.
       noise: half-width of uniform sensor noise, in the slice's own unit (0 = none).
+      history: how many values the slice holds, oldest first: this step's and those of the steps before, as they were
+        observed (noise and all). An episode begins with copies of its first value.
     """
 
     name: str
@@ -91,6 +93,12 @@ class Slice:
     unit: str = "1"
     scale: float = 1.0
     noise: float = 0.0
+    history: int = 1
+
+    @property
+    def width(self) -> int:
+        """Entries in the observation: `size` for each value of the history."""
+        return self.size * self.history
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,14 @@ class ObsSpec:
 
     def size(self, group: str) -> int:
         """Length of the concatenated vector of `group`."""
-        return sum(s.size for s in self.groups[group])
+        return sum(s.width for s in self.groups[group])
 
     def index(self, group: str, names: tuple[str, ...] | None = None) -> np.ndarray:
         """Indices into `group` of the named slices (all when `names` is None). Raises KeyError on an unknown name."""
         offsets, start = {}, 0
         for s in self.groups[group]:
-            offsets[s.name] = np.arange(start, start + s.size)
-            start += s.size
+            offsets[s.name] = np.arange(start, start + s.width)
+            start += s.width
         chosen = tuple(offsets) if names is None else names
         missing = [n for n in chosen if n not in offsets]
         if missing:
@@ -116,13 +124,26 @@ class ObsSpec:
         return np.concatenate([offsets[n] for n in chosen]) if chosen else np.zeros(0, int)
 
     def build(self, values: Mapping[str, Array]) -> Observation:
-        """Concatenate scaled slices of `values` into one float32 vector per group."""
+        """Concatenate scaled slices of `values` into one float32 vector per group; histories hold copies."""
 
         def group(slices: tuple[Slice, ...]) -> Array:
-            parts = [jnp.ravel(values[s.name]).astype(jnp.float32) * s.scale for s in slices]
+            parts = [jnp.tile(jnp.ravel(values[s.name]).astype(jnp.float32) * s.scale, s.history) for s in slices]
             return jnp.concatenate(parts) if parts else jnp.zeros(0, jnp.float32)
 
         return {name: group(slices) for name, slices in self.groups.items()}
+
+    def slide(self, before: Observation, now: Observation) -> Observation:
+        """`now` with the histories of `before` moved on by one step: the oldest values go, those of `now` come last."""
+        return {name: self._slide(name, before[name], now[name]) for name in now}
+
+    def _slide(self, group: str, before: Array, now: Array) -> Array:
+        slices = self.groups[group]
+        if all(s.history == 1 for s in slices):
+            return now
+        newest = np.concatenate([np.arange(s.width) >= s.width - s.size for s in slices])
+        ahead = np.concatenate([np.full(s.width, s.size) for s in slices])
+        source = np.minimum(np.arange(len(newest)) + ahead, len(newest) - 1)
+        return jnp.where(newest, now, before[source])
 
 
 @dataclass(frozen=True)
@@ -166,6 +187,7 @@ class State(struct.PyTreeNode):
     memory: Any  # the task's own typed struct
     key: Array  # typed PRNG key
     t: Array  # [] int32 control steps since the episode began
+    smooth: dict[str, Array] = struct.field(default_factory=dict)  # low-passed feature slices (`Task.smooth`)
 
 
 class Env(Protocol):

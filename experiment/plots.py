@@ -108,6 +108,38 @@ def trajectories(
     return _save(figure, path)
 
 
+def clusters(
+    path: str | os.PathLike[str], values: np.ndarray, labels: Sequence[str], *, axes: tuple[str, str], title: str = ""
+) -> Path:
+    """What skills do in the plane of two features: a cloud per skill, with its mean.
+
+    Args:
+      path: PNG to write. values: [K, T, 2], one motion per row. labels: one per row, equal for motions of one skill.
+      axes: names of the two features, with units.
+
+    Raises:
+      UserError: wrong shape, disk full or read-only.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 3 or values.shape[2] != 2 or len(labels) != len(values):
+        raise UserError(f"clusters wants values [K, T, 2] and K labels, got {list(values.shape)} and {len(labels)}")
+    figure = _figure(5.2, 5.2)
+    panel = figure.add_subplot()
+    _clean(panel)
+    colours = _path_colours(len(values), labels, None)
+    for name in dict.fromkeys(labels):
+        rows = [i for i, label in enumerate(labels) if label == name]
+        points, colour = values[rows].reshape(-1, 2), colours[rows[0]]
+        panel.plot(*points[:: max(len(points) // 400, 1)].T, ".", color=colour, ms=3, alpha=0.35, mew=0)
+        panel.plot(*points.mean(0), "o", color=colour, ms=8, mec="white", label=name, zorder=4)
+    panel.set_aspect("equal", adjustable="datalim")
+    panel.set_xlabel(axes[0], color=_INK, fontsize=9)
+    panel.set_ylabel(axes[1], color=_INK, fontsize=9)
+    panel.set_title(title, color=_INK, fontsize=10)
+    panel.legend(fontsize=7, frameon=False, loc="best")
+    return _save(figure, path)
+
+
 def _path_colours(count: int, labels: Sequence[str] | None, latents: np.ndarray | None) -> np.ndarray:
     if latents is not None:
         return latent_colours(latents)

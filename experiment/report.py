@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from repertoire.errors import UserError
-from repertoire.experiment import metrics_log, plots
+from repertoire.experiment import embed, metrics_log, plots
 from repertoire.experiment.console import human
-from repertoire.experiment.files import guard_writes, read_json, write_text
-from repertoire.experiment.report_style import CSS
+from repertoire.experiment.files import read_json
 from repertoire.experiment.run_dir import RunDir, flatten
 
-MAX_VIDEO = 12_000_000  # bytes of one video that is put inside the page
-MAX_PAGE = 80_000_000  # bytes of all videos inside the page
 _MAX_PANELS = 18
+_CENTRES = ("mean", "iqm", "gap")  # how an estimate with an interval may be called
 _CARDS = ("card.md", "card.txt", "CARD.md")
 
 
@@ -40,41 +36,28 @@ def write_report(
     """
     if not runs:
         raise UserError("a report needs at least one run: runs=PATH[,PATH]")
-    out_html, budget = Path(out_html), [MAX_PAGE]
+    out_html, budget = Path(out_html), [embed.MAX_PAGE]
     data = [metrics_log.read(run.metrics) for run in runs]
     parts = [_comparison(runs, data)] if len(runs) > 1 else []
-    parts += [f"<section><h2>{_e(name)}</h2>{body}</section>" for name, body in (extra or {}).items()]
+    parts += [f"<section><h2>{embed.escape(name)}</h2>{body}</section>" for name, body in (extra or {}).items()]
     parts += [_run_section(run, d, out_html, budget) for run, d in zip(runs, data, strict=True)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
-    body = f"<main><h1>{_e(title)}</h1>{''.join(parts)}</main>"
-    with guard_writes(out_html):
-        out_html.parent.mkdir(parents=True, exist_ok=True)
-    page = f"<!doctype html><html lang='en'><head>{head}<style>{CSS}</style></head><body>{body}</body></html>"
-    return write_text(out_html, page)
-
-
-def _e(value: Any) -> str:
-    return html.escape(str(value))
+    return embed.write_page(out_html, title, parts)
 
 
 def _run_section(run: RunDir, data: dict[str, np.ndarray], out: Path, budget: list[int]) -> str:
     state = "" if run.is_done else ' <span class="tag">not finished</span>'
     blocks = [
         _facts(run, data),
-        _block("Evaluation", _evaluation(run)),
-        _block("Videos", _videos(run, out, budget)),
-        _block("Plots", _pictures(run)),
-        _block("Learning curves", _learning([run], [data])),
-        _block("Skill card", _card(run)),
+        embed.block("Evaluation", _evaluation(run)),
+        embed.block("Videos", _videos(run, out, budget)),
+        embed.block("Plots", _pictures(run)),
+        embed.block("Learning curves", _learning([run], [data])),
+        embed.block("Skill card", _card(run)),
         _details("Final metrics", _table(_final(data).items())),
         _details("Config", _table(flatten(run.config))),
         _details("Versions", _table(flatten(run.manifest.get("versions", {})))),
     ]
-    return f"<section><h2>{_e(run.name)}{state}</h2>{''.join(blocks)}</section>"
-
-
-def _block(heading: str, body: str) -> str:
-    return f"<h3>{heading}</h3>{body}" if body else ""
+    return f"<section><h2>{embed.escape(run.name)}{state}</h2>{''.join(blocks)}</section>"
 
 
 def _details(heading: str, body: str) -> str:
@@ -82,7 +65,7 @@ def _details(heading: str, body: str) -> str:
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    cells = "".join(f"<tr><th>{_e(k)}</th><td>{_e(v)}</td></tr>" for k, v in rows)
+    cells = "".join(f"<tr><th>{embed.escape(k)}</th><td>{embed.escape(v)}</td></tr>" for k, v in rows)
     return f'<div class="scroll"><table>{cells}</table></div>' if cells else ""
 
 
@@ -99,7 +82,7 @@ def _facts(run: RunDir, data: dict[str, np.ndarray]) -> str:
     rows["code"] = commit or "no repository"
     starts = len(m.get("sessions", ()))
     rows |= {"starts": str(starts)} if starts > 1 else {}
-    tiles = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in rows.items())
+    tiles = "".join(f"<div><dt>{embed.escape(k)}</dt><dd>{embed.escape(v)}</dd></div>" for k, v in rows.items())
     return f'<dl class="facts">{tiles}</dl>'
 
 
@@ -108,17 +91,22 @@ def _minutes(seconds: float) -> str:
 
 
 def _number(value: Any) -> str:
-    """A metric value: number, {mean, low, high}, or one entry per seed."""
-    if isinstance(value, Mapping) and "mean" in value:
+    """A metric value: number, {mean, low, high} (or another of `_CENTRES`), or one entry per seed."""
+    if isinstance(value, Mapping) and _centre(value):
         low, high = value.get("low", value.get("ci_low")), value.get("high", value.get("ci_high"))
         band = f" ({human(low)} .. {human(high)})" if low is not None and high is not None else ""
-        return human(value["mean"]) + band
+        return human(value[_centre(value)]) + band
     if isinstance(value, (list, np.ndarray)) and len(value) and np.ndim(value) == 1 and _all_numbers(value):
         numbers = np.asarray(value, float)
         return f"{human(numbers.mean())} ({human(numbers.min())} .. {human(numbers.max())})"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return human(float(value))
     return "–" if value is None else str(value)
+
+
+def _centre(value: Mapping[str, Any]) -> str:
+    """The key of an estimate's centre; empty for other mappings."""
+    return next((k for k in _CENTRES if k in value), "")
 
 
 def _all_numbers(values: Iterable[Any]) -> bool:
@@ -142,7 +130,7 @@ def _scores(run: RunDir) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def walk(value: Any, name: str) -> None:
-        if isinstance(value, Mapping) and "mean" not in value:
+        if isinstance(value, Mapping) and not _centre(value):
             for key, inner in value.items():
                 walk(inner, f"{name}.{key}" if name else str(key))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -173,50 +161,28 @@ def _learning(runs: Sequence[RunDir], data: Sequence[dict[str, np.ndarray]]) -> 
         png = plots.curves(Path(tmp) / "curves.png", panels).read_bytes()
     note = "Over env steps. With several seeds: mean, and a band from the lowest to the highest."
     left = f" The first {_MAX_PANELS} of {len(names)} metrics." if len(names) > _MAX_PANELS else ""
-    return f'{_image(png, "learning curves", "wide")}<p class="note">{note}{left}</p>'
-
-
-def _image(png: bytes, name: str, style: str = "") -> str:
-    uri = "data:image/png;base64," + base64.b64encode(png).decode()
-    return f'<figure class="{style}"><img alt="{_e(name)}" src="{uri}"><figcaption>{_e(name)}</figcaption></figure>'
+    return f'{embed.image(png, "learning curves", "wide")}<p class="note">{note}{left}</p>'
 
 
 def _pictures(run: RunDir) -> str:
     found = sorted(run.plots.glob("*.png"))
-    body = "".join(_image(p.read_bytes(), p.stem.replace("_", " ")) for p in found)
+    body = "".join(embed.image(p.read_bytes(), p.stem.replace("_", " ")) for p in found)
     return f'<div class="grid">{body}</div>' if body else ""
 
 
 def _videos(run: RunDir, out: Path, budget: list[int]) -> str:
-    body = "".join(_video(p, out, budget) for p in sorted(run.videos.glob("*.mp4")))
+    body = "".join(embed.video(p, out, budget) for p in sorted(run.videos.glob("*.mp4")))
     pages = "".join(
-        f'<p class="note">Interactive page beside this report: {_link(p, out)}</p>'
+        f'<p class="note">Interactive page beside this report: {embed.link(p, out)}</p>'
         for p in sorted(run.videos.glob("*.html"))
     )
     return f'<div class="grid">{body}</div>{pages}' if body or pages else ""
 
 
-def _video(path: Path, out: Path, budget: list[int]) -> str:
-    name, size = path.stem.replace("_", " "), path.stat().st_size
-    if size > MAX_VIDEO or size > budget[0]:
-        return f'<p class="note">{_e(name)}: {size / 1e6:.0f} MB, too big to put inside: {_link(path, out)}</p>'
-    budget[0] -= size
-    uri = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-    tag = f'<video controls loop muted autoplay playsinline src="{uri}"></video>'
-    return f"<figure>{tag}<figcaption>{_e(name)}</figcaption></figure>"
-
-
-def _link(path: Path, out: Path) -> str:
-    import os
-
-    relative = os.path.relpath(path.resolve(), out.parent.resolve())
-    return f'<a href="{_e(Path(relative).as_posix())}">{_e(path.name)}</a>'
-
-
 def _card(run: RunDir) -> str:
     for name in _CARDS:
         if (run.path / name).exists():
-            return f"<pre>{_e((run.path / name).read_text(encoding='utf-8', errors='replace'))}</pre>"
+            return f"<pre>{embed.escape((run.path / name).read_text(encoding='utf-8', errors='replace'))}</pre>"
     return ""
 
 
@@ -227,13 +193,16 @@ def _comparison(runs: Sequence[RunDir], data: Sequence[dict[str, np.ndarray]]) -
     differ = [k for k in keys if len({str(c.get(k)) for c in configs}) > 1]
     scores = [_scores(r) or _final(d) for r, d in zip(runs, data, strict=True)]
     names = list(dict.fromkeys(n for s in scores for n in s))
-    head = "<tr><th></th>" + "".join(f"<th>{_e(r.name)}</th>" for r in runs) + "</tr>"
+    head = "<tr><th></th>" + "".join(f"<th>{embed.escape(r.name)}</th>" for r in runs) + "</tr>"
     body = _rows("config", differ, configs) + _rows("results", names, scores)
     table = f'<div class="scroll"><table class="compare">{head}{body}</table></div>'
-    return f"<section><h2>Comparison</h2>{table}{_block('Learning curves', _learning(runs, data))}</section>"
+    return f"<section><h2>Comparison</h2>{table}{embed.block('Learning curves', _learning(runs, data))}</section>"
 
 
 def _rows(heading: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> str:
-    rows = [f"<th>{_e(n)}</th>" + "".join(f"<td>{_e(c.get(n, '–'))}</td>" for c in columns) for n in names]
+    rows = [
+        f"<th>{embed.escape(n)}</th>" + "".join(f"<td>{embed.escape(c.get(n, '–'))}</td>" for c in columns)
+        for n in names
+    ]
     span = f'<tr><th class="group" colspan="{len(columns) + 1}">{heading}</th></tr>' if rows else ""
     return span + "".join(f"<tr>{r}</tr>" for r in rows)

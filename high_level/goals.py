@@ -28,6 +28,8 @@ def zero_shot(env: MacroEnv) -> Rule:
         raise UserError(f"env {spec.name} has no `goal` slice, so there is no zero-shot goal rule")
     if not skill.position.size:
         raise UserError(f"skill {skill.name} was not discovered on `position` features: no zero-shot goal rule")
+    if not skill.has_goal_rule:
+        raise UserError(f"objective {skill.manifest['objective']['name']} has no zero-shot goal rule")
     goal_index = spec.obs.index("policy", ("goal",))
     scale = next(s.scale for s in spec.obs.groups["policy"] if s.name == "goal")
     feature_index = spec.obs.index("features", skill.features)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
-from repertoire.algos.learner import Learner
 from repertoire.experiment.files import write_json
 from repertoire.scripts import bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
@@ -42,7 +41,7 @@ def learning(env_name: str, worlds: int, objective: str) -> Contestant:
 
     def make() -> tuple[Callable[[], Any], Callable[[], Any]]:
         overrides = [f"env={env_name}", f"objective={objective}", f"algo.envs={worlds}", f"algo.rollout={rollout}"]
-        learner: Learner = build.learner_of("train-skills", config.compose("train_skills", overrides))
+        learner = build.learner_of("train-skills", config.compose("train_skills", overrides))
         compiled = trainer.programs(learner)
         held = [compiled.init(trainer.seed_keys(0))]
 

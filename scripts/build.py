@@ -14,6 +14,10 @@ import jax
 from repertoire.algos import trainer
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.sac import SACConfig
+from repertoire.algos.sac_learner import SACLearner
+from repertoire.algos.signals import TaskChannel
+from repertoire.algos.types import AnyLearner
 from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
@@ -24,6 +28,9 @@ from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
 Config = Mapping[str, Any]
+
+#: `algo.name` -> settings and learner.
+ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACConfig, SACLearner)}
 
 
 def prepare(config: Config) -> None:
@@ -70,29 +77,44 @@ def env_of(config: Config) -> Any:
     return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
 
 
-def learner_of(kind: str, config: Config) -> Learner:
+def learner_of(kind: str, config: Config) -> AnyLearner:
     """The learner of a training config; `kind` is the run's kind."""
-    algo = dataclass_of(PPOConfig, config["algo"], "algo")
+    settings = dict(config["algo"])
+    name = settings.pop("name", "ppo")
+    if name not in ALGOS:
+        raise unknown("algo.name", name, ALGOS)
+    settings_type, learner = ALGOS[name]
+    algo = dataclass_of(settings_type, settings, "algo")
     env, objective, features = env_of(config), None, None
     if kind == "train-skills":
-        objective, features = objective_of(config)
-        if features is not None:
-            _check_features(env, features)
+        objective, features = objective_of(config, env)
     if kind == "train-controller":
         env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
     steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
     if config["total_steps"] < 1:
         raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
-    return Learner(env, algo, objective, features, total_updates=-(-int(config["total_steps"]) // steps))
+    updates = -(-int(config["total_steps"]) // steps)
+    return learner(env, algo, objective, features, updates, tasks_of(config))
 
 
-def objective_of(config: Config) -> tuple[Any, tuple[str, ...] | None]:
-    """Objective and its feature slices."""
+def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
+    """Reward channels of the env's own terms: `channels.<name>={terms: [...], weight: ...}`."""
+    rows = {n: {k: v for k, v in dict(c or {}).items() if v is not None} for n, c in config["channels"].items()}
+    return tuple(dataclass_of(TaskChannel, {"name": n, **c}, f"channels.{n}") for n, c in rows.items())
+
+
+def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """Objective and its feature slices; objectives that tell slices apart learn from `env` where they lie."""
     options = dict(config["objective"])
-    features = options.pop("features", None)
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return objectives.make(options.pop("name"), **options), None if features is None else tuple(features)
+    name, features = options.pop("name"), options.pop("features", None)
+    seen = None if features is None else tuple(features)
+    if seen is not None:
+        _check_features(env, seen)
+    if "layout" in objectives.fields(name):
+        sizes = {s.name: s.size for s in env.spec.obs.groups["features"]}
+        options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
+    return objectives.make(name, **options), seen
 
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
@@ -114,7 +136,7 @@ def _check_features(env: Any, features: tuple[str, ...]) -> None:
         raise UserError(f"objective.features: {error.args[0]}") from None
 
 
-def restore(run: RunDir, learner: Learner) -> tuple[int, Any]:
+def restore(run: RunDir, learner: AnyLearner) -> tuple[int, Any]:
     """(update, state) of the newest intact checkpoint of a run. Raises `UserError` when there is none."""
     seeds = int(run.config["num_seeds"])
     template = jax.eval_shape(trainer.programs(learner, seeds).init, trainer.seed_keys(run.config["seed"], seeds))

@@ -22,6 +22,7 @@ VERBS = {
     "rollout": ("rollout", "videos and plots of a run"),
     "export": ("export", "ONNX + contract + runner of a run [--check]"),
     "benchmark": ("benchmark", "throughput: physics, env, + inference, + learning"),
+    "compare": ("compare", "arms x envs x seeds: train what is unfinished, one table, one page"),
     "report": ("report", "one HTML page of one or several runs"),
 }
 

@@ -15,8 +15,8 @@ from repertoire.errors import UserError, unknown
 ALIASES = {"task": "env", "launcher": "hydra/launcher"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by the dataclasses they configure, not by Hydra.
-OPEN = ("env.", "objective.")
-GROUPS = ("env", "algo", "objective", "controller")
+OPEN = ("env.", "objective.", "channels.")
+GROUPS = ("env", "algo", "objective", "controller", "comparison", "preset")
 
 
 def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    _check_open(name, overrides)
     try:
         with initialize_config_module("repertoire.configs", version_base="1.3"):
             config = hydra_compose(name, [translate(o) for o in overrides])
@@ -36,6 +37,15 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{key} is required: give {key}=...") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _friendly(name, overrides, error) from None
+
+
+def _check_open(name: str, overrides: Sequence[str]) -> None:
+    """An open group takes any key, but only where the verb has that group at all."""
+    known = _load(name)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.startswith(OPEN) and key.split(".")[0] not in known:
+            raise unknown(f"setting of {name.replace('_', '-')}", key, known)
 
 
 def translate(override: str) -> str:
@@ -87,6 +97,8 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
 def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserError:
     """One line for a Hydra error: which override, and the nearest thing that exists."""
     known = _keys(_load(name))
+    if name == "compare":  # its groups fill in settings of the verb itself
+        known = known.union(*_settings("comparison").values())
     for override in overrides:
         key, _, value = override.partition("=")
         key = ALIASES.get(key, key)
@@ -96,16 +108,20 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
             return unknown(f"setting of {name.replace('_', '-')}", key, known)
         if key in known or key.startswith(OPEN):
             continue
-        inner = {f"{key.split('.')[0]}.{k}" for k in _keys(_load_group(key.split(".")[0]))}
-        if inner and key not in inner and key not in GROUPS:
-            return unknown("setting", key, inner)
+        group, _, inner = key.partition(".")
+        settings = _settings(group)
+        if inner and settings and not any(inner in keys for keys in settings.values()):
+            return unknown("setting", key, {f"{group}.{k}" for keys in settings.values() for k in keys})
+        if inner and f"'{key}'" in str(error):
+            owners = " or ".join(f"{group}={name}" for name, keys in settings.items() if inner in keys)
+            return UserError(f"{key} is a setting of {owners}, which is not what is chosen here")
     return UserError(str(error).strip().splitlines()[0])
 
 
 def options(group: str) -> list[str]:
     """Names in a config group."""
     folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
-    return sorted(p.stem for p in folder.glob("*.yaml"))
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -115,16 +131,16 @@ def _load(name: str) -> dict[str, Any]:
     config = dict(OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")))  # type: ignore[arg-type]
     defaults = config.pop("defaults", [])
     base = _load("run") if "run" in defaults else {}
-    groups = {next(iter(d)): None for d in defaults if isinstance(d, dict)}
+    groups = {next(iter(d)).removeprefix("optional "): None for d in defaults if isinstance(d, dict)}
     return base | groups | config
 
 
-def _load_group(group: str) -> dict[str, Any]:
+def _settings(group: str) -> dict[str, set[str]]:
+    """Option of a group -> names of its settings."""
     from omegaconf import OmegaConf
 
     folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
-    files = sorted(folder.glob("*.yaml"))
-    return dict(OmegaConf.to_container(OmegaConf.load(files[0]))) if files else {}  # type: ignore[arg-type]
+    return {o: _keys(OmegaConf.to_container(OmegaConf.load(folder / f"{o}.yaml"))) for o in options(group)}
 
 
 def _keys(config: Any, prefix: str = "") -> set[str]:

@@ -8,7 +8,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, train, train_skills
+from repertoire.scripts import build, config, skill_eval, train, train_skills
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -28,7 +28,8 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     write_json(opened.path / "evaluation.json", found)
     for key, value in found.items():
         if not isinstance(value, list | dict):
-            print(f"{key:32s} {value:.4g}" if isinstance(value, float) else f"{key:32s} {value}")
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            print(f"{key:32s} {shown}{_interval(found.get('intervals', {}).get(key))}")
     for rule, row in found.get("rules", {}).items():
         print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]")
     print(f"written: {opened.path / 'evaluation.json'}")
@@ -44,6 +45,10 @@ def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
     return opened, learner, build.restore(opened, learner)[1]
 
 
+def _interval(found: dict[str, float] | None) -> str:
+    return f"  IQM {found['iqm']:.4g} [{found['low']:.4g}, {found['high']:.4g}]" if found else ""
+
+
 def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
     seeds, rows = int(opened.config["num_seeds"]), []
     for i in range(seeds):
@@ -51,4 +56,4 @@ def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> di
         skill = train_skills.frozen(opened, learner, one, i)
         found = train_skills.measure(learner, one, skill, cfg["rollouts"], cfg["seed"])
         rows.append({"seed": opened.config["seed"] + i, **found})
-    return {"rollouts": cfg["rollouts"], "seeds": rows, **train_skills.mean(rows)}
+    return skill_eval.summary(learner, rows)

@@ -61,7 +61,8 @@ def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
 
     if opened.kind == "train-skills":
         return graph.skill_graph(learner.env.spec, train_skills.frozen(opened, learner, state, seed))
-    layers = networks.dense_layers(state.params["policy"]["net"])
+    head = learner.nets.head
+    layers = networks.first_outputs(networks.dense_layers(state.params["policy"]["net"]), head.mode_outputs)
     stats = state.obs_stats["policy"]
     policy = graph.FrozenPolicy(
         tuple(np.asarray(k) for k, _ in layers),
@@ -69,6 +70,7 @@ def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
         np.asarray(stats.mean),
         np.asarray(stats.var),
         learner.config.activation,
+        head.squash,
     )
     if opened.kind == "train-controller":
         return graph.controller_graph(policy, learner.env.options, learner.env.hold)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import networks, trainer
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.experiment import checkpoints, console
 from repertoire.experiment.files import guard_writes
@@ -19,7 +19,7 @@ from repertoire.scripts import build
 from repertoire.scripts.stopping import Stopped, StopRequest
 
 #: (update, state) -> extra metrics to log at an evaluation.
-Evaluate = Callable[[int, Any], Mapping[str, float]]
+Evaluate = Callable[[int, Any], Mapping[str, Any]]
 
 #: What the live table shows, where present.
 SHOWN = (
@@ -30,6 +30,7 @@ SHOWN = (
     "eval/reach_m",
     "eval/return",
     "policy/kl",
+    "policy/alpha",
 )
 
 
@@ -39,7 +40,7 @@ def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
     return RunDir.create_or_resume(path, kind=kind, config={**build.pinned(config, kind), "run_dir": str(path)})
 
 
-def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> Any:
+def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) -> Any:
     """Train `run` to the end (resuming where it stands) and return the final state.
 
     Ctrl-C saves; a non-finite loss or a full disk leave the last good checkpoint; each says how to go on.
@@ -66,7 +67,7 @@ def train(run: RunDir, learner: Learner, evaluate: Evaluate | None = None) -> An
 
 def _loop(
     run: RunDir,
-    learner: Learner,
+    learner: AnyLearner,
     compiled: trainer.Programs,
     state: Any,
     start: int,
@@ -112,7 +113,7 @@ def _every(update: int, period: int) -> bool:
     return bool(period) and update % period == 0
 
 
-def _plan(run: RunDir, learner: Learner) -> None:
+def _plan(run: RunDir, learner: AnyLearner) -> None:
     """What is about to happen, before anything is compiled."""
     start = max(checkpoints.steps(run.checkpoints), default=0)
     config, cfg = run.config, learner.config
@@ -121,10 +122,10 @@ def _plan(run: RunDir, learner: Learner) -> None:
     per_update = learner.steps_per_update * hold
     rows = {
         "env": f"{learner.env.spec.name} on {_physics(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
-        "learner": f"PPO, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
+        "learner": f"{cfg.label}, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
         "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
         "updates": f"{learner.total_updates} ({per_update * learner.total_updates / 1e6:.3g} M env steps a seed)",
-        "memory": f"about {_memory_mib(learner) * config['num_seeds']:.0f} MiB for rollouts",
+        "memory": f"about {_memory_mib(learner) * config['num_seeds']:.0f} MiB for rollouts and replay",
         "results": str(run.path) + (f" (resumed at update {start})" if start else ""),
     }
     if start >= learner.total_updates:
@@ -136,8 +137,8 @@ def _physics(env: Any) -> str:
     return str(getattr(env, "env", env).physics.name)
 
 
-def _memory_mib(learner: Learner) -> float:
-    """Bytes of one rollout batch, several copies of which live during an update."""
+def _memory_mib(learner: AnyLearner) -> float:
+    """One rollout batch, several copies of which live during an update, and the replay."""
     spec = learner.env.spec
     floats = 2 * sum(spec.obs.size(g) for g in ("policy", "critic", "features")) + spec.action_size + 16
-    return 3 * 4 * floats * learner.steps_per_update / 2**20
+    return (3 * 4 * floats * learner.steps_per_update + learner.replay_bytes) / 2**20

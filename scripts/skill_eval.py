@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,125 +11,124 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos import normalize, rollout, trainer
+from repertoire.algos import normalize, trainer
 from repertoire.algos.agents import random_act
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.experiment import plots, video
 from repertoire.skills import evaluate as ev
-from repertoire.skills import metrics
+from repertoire.skills import figures, metrics, statistics
 
-#: Zero-shot goals per evaluation; their range follows the reach, so that they can be reached.
-GOAL_COUNT = 32
+#: Figures that are shares of a ceiling: over seeds, their distance from it is worth a line.
+SHARES = ("coverage_fraction",)
+
+#: (state of one seed, latents [K, D], key) -> rollouts.
+Roller = Callable[[Any, np.ndarray, Any], ev.Rollouts]
 
 
-def roller(learner: Learner, steps: int | None = None) -> Callable[[Any, np.ndarray, Any], ev.Rollouts]:
-    """Compiled deterministic rollouts: (state of one seed, latents [K, D], key) -> `Rollouts`."""
+@functools.lru_cache(maxsize=1)
+def roller(learner: AnyLearner) -> Roller:
+    """Deterministic rollouts, compiled once: every evaluation, plot and video of a run shares the one program."""
     env, nets = learner.env, learner.nets
-    steps = steps or env.spec.episode_length
 
     @jax.jit
-    def run(params: Any, stats: Any, z: Any, key: Any) -> Any:
-        def policy(obs: Any, z: Any) -> Any:
+    def run(params: Any, stats: Any, z: Any, keys: Any) -> Any:
+        def policy(key: Any, obs: Any, z: Any) -> Any:
             x = jnp.concatenate([normalize.apply(stats, obs), z])
             return nets.head.mode(nets.policy.apply(params["net"], x))
 
-        return ev.roll(env, policy, z, key, steps)
+        return ev.roll(env, policy, z, keys, env.spec.episode_length)
 
     def rollouts(state: Any, z: np.ndarray, key: Any) -> ev.Rollouts:
-        return ev.rollouts(env, lambda z, k: run(state.params["policy"], state.obs_stats["policy"], z, k), z, key)
+        params, stats = state.params["policy"], state.obs_stats["policy"]
+        return ev.in_batches(lambda z, keys: run(params, stats, z, keys), z, key, metrics.ROLLOUTS)
 
     return rollouts
 
 
-def prior_of(learner: Learner) -> Any:
+def prior_of(learner: AnyLearner) -> Any:
     """Latent prior of a skill learner."""
     return learner.prior
 
 
-def skill_figures(learner: Learner, rolled: ev.Rollouts, state: Any) -> dict[str, float]:
-    """Figures of one seed from its rollouts."""
-    prior = prior_of(learner)
-    out = ev.figures(rolled, prior, np.asarray(learner.feature_index))
+def skill_figures(
+    learner: AnyLearner, rolled: ev.Rollouts, state: Any, rollouts: int = metrics.ROLLOUTS
+) -> dict[str, float]:
+    """Figures of one seed from its rollouts; `rollouts` of them count for coverage and diversity."""
+    prior, seen = prior_of(learner), np.asarray(learner.feature_index)
+    random = random_rollouts(learner, metrics.ROLLOUTS)
+    out = figures.figures(learner.env, rolled, random, prior, seen, rollouts)
     out["coverage_total_cells"] = int(np.asarray(state.visited).sum())
+    spans = getattr(learner.objective, "spans", {})
+    if len(spans) > 1:
+        out |= figures.factored(rolled, seen, spans)
     if prior.discrete and rolled.positions.shape[-1]:
-        half = rolled.positions[:, rolled.positions.shape[1] // 2 :]
-        elapsed = (half.shape[1] - 1) * learner.env.spec.dt
-        speed = np.linalg.norm(half[:, -1] - half[:, 0], axis=-1) / elapsed
+        half = figures.last(rolled.positions)
+        speed = np.linalg.norm(half[:, -1] - half[:, 0], axis=-1) / ((half.shape[1] - 1) * learner.env.spec.dt)
         per_skill = [speed[rolled.z.argmax(1) == k].mean() for k in range(prior.size)]
         out["moving_skills"] = int(np.sum(np.asarray(per_skill) > 0.5))
         out["speed_max_m_s"] = float(np.max(per_skill))
     return out
 
 
-def evaluator(learner: Learner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, float]]:
-    """Consumer for training: METRA's 48 deterministic rollouts; means over seeds."""
+def evaluator(learner: AnyLearner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
+    """Consumer for training: METRA's 48 deterministic rollouts; one value, or one per seed."""
     roll = roller(learner)
     z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
 
-    def evaluate(update: int, state: Any) -> dict[str, float]:
+    def evaluate(update: int, state: Any) -> dict[str, Any]:
         rows = []
         for i in range(seeds):
             one = trainer.seed_state(state, i, seeds)
             rows.append(skill_figures(learner, roll(one, z, jax.random.key(seed)), one))
-        return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        kept = [figures.results(r) for r in rows]
+        return kept[0] if seeds == 1 else {k: [float(r[k]) for r in kept] for k in kept[0]}
 
     return evaluate
 
 
-def random_floor(learner: Learner, count: int, seed: int) -> dict[str, float]:
-    """Coverage and reach of uniform random actions: the floor under every coverage figure."""
-    env = learner.env
-    if not ev.has_position(env):
-        return {}
-    index = env.spec.obs.index("features", ("position",))
+@functools.lru_cache(maxsize=2)
+def random_rollouts(learner: AnyLearner, count: int) -> ev.Rollouts:
+    """Rollouts of uniform random actions, the same ones whenever they are asked for: they belong to the env."""
+    env, act = learner.env, random_act(learner.env.spec)
 
     @jax.jit
-    def run(key: Any) -> Any:
-        begin_key, roll_key = jax.random.split(key)
-        carry = rollout.begin(env, None, begin_key, count)
-        _, (batch, _) = rollout.collect(env, None, random_act(env.spec), carry, roll_key, env.spec.episode_length)
-        return batch.next_obs["features"][..., index]
+    def run(z: Any, keys: Any) -> Any:
+        return ev.roll(env, lambda key, obs, z: act(key, obs, z)[0], z, keys, env.spec.episode_length)
 
-    positions = np.asarray(run(jax.random.key(seed))).swapaxes(0, 1)
-    return {"coverage_random_cells": metrics.coverage(positions), "reach_random_m": metrics.reach(positions)}
+    return ev.in_batches(run, np.zeros((count, 0), np.float32), jax.random.key(0), metrics.ROLLOUTS)
 
 
-def zero_shot_goals(learner: Learner, skill: Any, seed: int, radius: float) -> dict[str, float]:
-    """Zero-shot goal reaching from the start: final and best distance to random goals within `radius` m.
+def random_floor(learner: AnyLearner, count: int) -> dict[str, float]:
+    """Coverage, reach and diversity of `count` rollouts of random actions as `random_<figure>`: the floor."""
+    rolled, scale = random_rollouts(learner, count), random_rollouts(learner, metrics.ROLLOUTS)
+    found = figures.ground(learner.env, rolled, scale, count)
+    return {f"random_{k}": v for k, v in figures.results(found).items()}
 
-    z is recomputed from phi(g) - phi(s) at every step; beside it the distance that a random latent leaves.
-    """
-    env, spec = learner.env, learner.env.spec
-    if not skill.position.size or radius <= 0:
-        return {}
-    chosen, inside = spec.obs.index("features", skill.features), skill.position
-    goals = np.random.default_rng(seed).uniform(-radius, radius, (GOAL_COUNT, len(inside))).astype(np.float32)
 
-    def reached(rule: Callable[[Any, Any, Any], Any]) -> np.ndarray:
-        def step(carry: Any, _: None) -> Any:
-            states, keys = carry
-            z = jax.vmap(rule)(states.obs["features"][:, chosen], jnp.asarray(goals), keys)
-            policy = spec.obs.index("policy", skill.slices)
-            states = jax.vmap(env.step)(states, jax.vmap(skill.act)(states.obs["policy"][:, policy], z))
-            position = states.obs["features"][:, chosen][:, inside]
-            return (states, keys), jnp.linalg.norm(position - goals, axis=-1)
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over seeds of each figure that all of them have."""
+    keys = [k for k in rows[0] if k != "seed" and all(k in r for r in rows)]
+    return {k: float(np.mean([r[k] for r in rows])) for k in keys}
 
-        @jax.jit
-        def run(key: Any) -> Any:
-            states = jax.vmap(env.reset)(jax.random.split(key, GOAL_COUNT))
-            return jax.lax.scan(step, (states, jax.random.split(key, GOAL_COUNT)), None, length=spec.episode_length)[1]
 
-        return np.asarray(run(jax.random.key(seed)))
+def summary(learner: AnyLearner, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What `evaluation.json` holds: the seeds, means over them, and from two seeds on IQMs with 95 % intervals."""
+    names = figures.descriptor(learner.env.spec, np.asarray(learner.feature_index))
+    out = {"descriptor": " ".join(names) or None, "seeds": list(rows), **mean(rows)}
+    return {**out, "intervals": intervals(rows)} if len(rows) > 1 else out
 
-    aimed = reached(lambda f, g, k: skill.goal_latent(f, f.at[inside].set(g)))
-    blind = reached(lambda f, g, k: skill.prior.sample(k))
-    return {
-        "goal_range_m": radius,
-        "goal_distance_m": float(aimed.min(0).mean()),
-        "goal_final_distance_m": float(aimed[-1].mean()),
-        "goal_reached_3m": float((aimed.min(0) < 3.0).mean()),
-        "goal_distance_random_m": float(blind.min(0).mean()),
-    }
+
+def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """IQM over seeds of each figure with a bootstrap interval; the optimality gap of shares of a ceiling."""
+
+    def estimate(key: str, statistic: statistics.Statistic, name: str) -> dict[str, float]:
+        scores = np.asarray([r[key] for r in rows], float)
+        low, high = statistics.bootstrap(scores, statistic)
+        return {name: float(statistic(scores)), "low": low, "high": high}
+
+    keys = list(figures.results(mean(rows)))
+    gaps = {f"{k}_gap": estimate(k, statistics.optimality_gap, "gap") for k in SHARES if k in keys}
+    return {k: estimate(k, statistics.iqm, "iqm") for k in keys} | gaps
 
 
 def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
@@ -141,7 +141,26 @@ def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)
 
 
-def grid_video(path: Path, learner: Learner, rolled: ev.Rollouts, note: Callable[[str], None] = print) -> Path | None:
+def cluster_plot(path: Path, learner: AnyLearner, state: Any, key: Any, title: str) -> Path | None:
+    """Where discrete skills lie in the plane of their descriptor, over the last half of six rollouts each.
+
+    None where the descriptor is no plane.
+    """
+    seen, spec, prior = np.asarray(learner.feature_index), learner.env.spec, prior_of(learner)
+    names = figures.descriptor(spec, seen)
+    chosen = [s for s in spec.obs.groups["features"] if s.name in names]
+    if sum(s.width for s in chosen) != 2:
+        return None
+    rolled = roller(learner)(state, prior.spread(6 * prior.size), key)
+    axes = [f"{s.name}[{i}] [{s.unit}]" for s in chosen for i in range(s.width)]
+    labels = [f"skill {k}" for k in rolled.z.argmax(1)]
+    values = figures.last(ev.values_of(spec, rolled.features, *names))
+    return plots.clusters(path, values, labels, axes=(axes[0], axes[1]), title=title)
+
+
+def grid_video(
+    path: Path, learner: AnyLearner, rolled: ev.Rollouts, note: Callable[[str], None] = print
+) -> Path | None:
     """Skill grid: one tile per latent."""
     labels = [_label(z, prior_of(learner)) for z in rolled.z]
     return video.try_video(

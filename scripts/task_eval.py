@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import normalize
-from repertoire.algos.learner import Learner
+from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.experiment import plots, video
 from repertoire.high_level import goals
@@ -38,19 +38,19 @@ class Episodes(NamedTuple):
         return self.reward.sum(1)
 
 
-def trained(learner: Learner, state: Any) -> Rule:
+def trained(learner: AnyLearner, state: Any) -> Rule:
     """Deterministic policy of a training state (one seed)."""
     nets, stats, params = learner.nets, state.obs_stats["policy"], state.params["policy"]["net"]
     return lambda key, s: nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
 
 
-def zero(learner: Learner) -> Rule:
+def zero(learner: AnyLearner) -> Rule:
     """The zero agent."""
     spec = learner.env.spec
     return lambda key, s: jnp.zeros((), jnp.int32) if spec.discrete else jnp.zeros(spec.action_size)
 
 
-def random(learner: Learner) -> Rule:
+def random(learner: AnyLearner) -> Rule:
     """Random skills for a controller, random actions otherwise."""
     if isinstance(learner.env, MacroEnv):
         return goals.random_skills(learner.env)
@@ -107,7 +107,7 @@ def summary(found: Episodes) -> dict[str, float]:
     }
 
 
-def baselines(learner: Learner) -> dict[str, Rule]:
+def baselines(learner: AnyLearner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
     rules: dict[str, Rule] = {"random": random(learner)}
     if isinstance(learner.env, MacroEnv):

@@ -9,15 +9,15 @@ import jax
 from repertoire.algos import trainer
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, session, skill_eval
+from repertoire.scripts import build, config, session, skill_eval, skill_goals
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill, freeze
 
 KIND = "train-skills"
-#: Rollouts per discrete skill at the final evaluation: half train a fresh classifier, half test it.
-PER_SKILL = 16
+#: Rollouts at the final evaluation, per discrete skill and of continuous ones: half train a fresh model, half test it.
+PER_SKILL, CONTINUOUS = 16, 3 * metrics.ROLLOUTS
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -53,7 +53,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
         final = Skill({**skill.manifest, "metrics": found}, skill.arrays)
         references.append(Library(cfg["library"]).add(final, picture))
         print(f"frozen: {references[-1]}  ({_headline(found)})")
-    write_json(run_dir.path / "evaluation.json", {"rollouts": metrics.ROLLOUTS, "seeds": rows, **mean(rows)})
+    write_json(run_dir.path / "evaluation.json", skill_eval.summary(learner, rows))
     run_dir.mark_done(skills=references, updates=learner.total_updates)
     return references
 
@@ -78,15 +78,14 @@ def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
 def measure(
     learner: Any, state: Any, skill: Skill, rollouts: int = metrics.ROLLOUTS, seed: int = 1000
 ) -> dict[str, Any]:
-    """Figures of one seed: coverage, reach, accuracy, zero-shot goals."""
-    roll = skill_eval.roller(learner)
+    """Figures of one seed; `rollouts` count for coverage, discriminators get as many as they need."""
     prior = skill_eval.prior_of(learner)
-    if prior.discrete:
-        rollouts = max(rollouts, PER_SKILL * prior.size)
-    z = ev.sample_latents(prior, rollouts, seed)
-    found = skill_eval.skill_figures(learner, roll(state, z, jax.random.key(seed)), state)
-    found |= skill_eval.random_floor(learner, rollouts, seed)
-    return found | skill_eval.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))
+    z = ev.sample_latents(prior, max(rollouts, PER_SKILL * prior.size if prior.discrete else CONTINUOUS), seed)
+    rolled = skill_eval.roller(learner)(state, z, jax.random.key(seed))
+    found = skill_eval.skill_figures(learner, rolled, state, rollouts)
+    found |= skill_eval.random_floor(learner, rollouts)
+    found |= skill_goals.latent_goals(learner, skill, state, rolled, seed)
+    return found | skill_goals.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))
 
 
 def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: bool, count: int = 8) -> Any:
@@ -99,15 +98,11 @@ def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: boo
     if ev.has_position(learner.env):
         path = run_dir.plots / f"trajectories{suffix}.png"
         picture = skill_eval.trajectory_plot(path, roll(state, prior.spread(many), key), title)
+    if prior.discrete:
+        skill_eval.cluster_plot(run_dir.plots / f"clusters{suffix}.png", learner, state, key, title)
     if with_video:
         skill_eval.grid_video(run_dir.videos / f"skills{suffix}.mp4", learner, roll(state, prior.spread(count), key))
     return picture
-
-
-def mean(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of each figure over seeds."""
-    keys = [k for k in rows[0] if k != "seed"]
-    return {k: sum(float(r[k]) for r in rows) / len(rows) for k in keys}
 
 
 def _headline(found: dict[str, Any]) -> str:

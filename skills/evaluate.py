@@ -1,4 +1,4 @@
-"""Deterministic evaluation rollouts of a skill-conditioned policy, and the figures drawn from them."""
+"""Deterministic evaluation rollouts of a skill-conditioned policy."""
 
 from __future__ import annotations
 
@@ -9,64 +9,83 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repertoire.algos.rollout import TERM
 from repertoire.algos.types import Array
-from repertoire.skills import metrics
+from repertoire.envs.types import EnvSpec
 from repertoire.skills.latent import Prior
 
-#: (policy observation [P], latent [D]) -> action [A].
-Policy = Callable[[Array, Array], Array]
-
-
-#: Share of an episode before a skill is judged by its features: at a fresh start all skills look the same
-#: (DUSDi leaves out 10 of 50 steps after a switch).
-SETTLE = 0.1
+#: (key, policy observation [P], latent [D]) -> action [A].
+Policy = Callable[[Array, Array, Array], Array]
 
 
 class Rollouts(NamedTuple):
-    """Deterministic rollouts of K latents: z [K, D], positions [K, T + 1, d] m, features [K, T, F], qpos [K, T, nq]."""
+    """K rollouts of T steps. States include the first one; a world that finished stays where it was.
 
-    z: np.ndarray
-    positions: np.ndarray
-    features: np.ndarray
-    qpos: np.ndarray
-    reward: np.ndarray
-    diverged: float
-
-
-def roll(env: Any, policy: Any, z: Array, key: Array, steps: int) -> tuple[Array, ...]:
-    """Unroll `policy` from fresh starts, one world per latent [K, D]; no reset: a finished world keeps its state.
-
-    Returns (features incl. the first [T + 1, K, F], qpos [T, K, nq], reward [T, K], diverged []).
+    `alive` marks the steps that were taken before the end: all of them, where an env never ends early.
     """
-    begin = jax.vmap(env.reset)(jax.random.split(key, z.shape[0]))
 
-    def step(state: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
-        done = state.terminated | state.truncated
-        stepped = jax.vmap(env.step)(state, jax.vmap(policy)(state.obs["policy"], z))
-        state = jax.vmap(_keep)(done, state, stepped)
-        reward = jnp.where(done, 0.0, stepped.reward)
-        return state, (state.obs["features"], state.data.qpos, reward, stepped.metrics["diverged"])
-
-    _, (features, qpos, reward, diverged) = jax.lax.scan(step, begin, None, length=steps)
-    return jnp.concatenate([begin.obs["features"][None], features]), qpos, reward, diverged.sum()
-
-
-def _keep(done: Array, old: Any, new: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(done, a, b), old, new)
+    z: np.ndarray  # [K, D] latents
+    positions: np.ndarray  # [K, T + 1, d] m; d = 0 where the env declares none
+    features: np.ndarray  # [K, T + 1, F] all features of the env
+    qpos: np.ndarray  # [K, T + 1, nq]
+    qvel: np.ndarray  # [K, T + 1, nv]
+    action: np.ndarray  # [K, T, A] in [-1, 1]
+    ctrl: np.ndarray  # [K, T, nu] what the task made of it
+    reward: np.ndarray  # [K, T] the env's own
+    alive: np.ndarray  # [K, T] bool
+    diverged: np.ndarray  # [K] how often the physics diverged
+    terms: dict[str, np.ndarray]  # [K] weighted reward terms of the env, summed over the episode
 
 
-def rollouts(env: Any, run: Any, z: np.ndarray, key: Array) -> Rollouts:
-    """Host view of `run(z, key)` (a jitted `roll`)."""
-    features, qpos, reward, diverged = (np.asarray(x) for x in run(jnp.asarray(z), key))
-    position = env.spec.obs.index("features", ("position",)) if has_position(env) else np.zeros(0, int)
-    return Rollouts(
-        z=z,
-        positions=features[..., position].swapaxes(0, 1),
-        features=features[1:].swapaxes(0, 1),
-        qpos=qpos.swapaxes(0, 1),
-        reward=reward.swapaxes(0, 1),
-        diverged=float(diverged),
+def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
+    """Unroll `policy` from the fresh starts of `keys` [K], one world per latent [K, D], without resets (JAX arrays)."""
+    begin = jax.vmap(env.reset)(keys)
+
+    def step(state: Any, t: Array) -> tuple[Any, tuple[Any, ...]]:
+        alive = ~(state.terminated | state.truncated)
+        action = jax.vmap(policy)(jax.vmap(jax.random.fold_in, (0, None))(keys, t), state.obs["policy"], z)
+        action = jnp.clip(action, -1.0, 1.0)
+        ctrl = jax.vmap(env.task.control)(action, state.data, state.memory)
+        stepped = jax.vmap(env.step)(state, action)
+        terms = {k[len(TERM) :]: alive * v for k, v in stepped.metrics.items() if k.startswith(TERM)}
+        reward, diverged = alive * stepped.reward, alive * stepped.metrics["diverged"]
+        state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), stepped, state)
+        return state, (_seen(state), (action, ctrl, reward, alive), (diverged, terms))
+
+    _, (seen, steps_taken, totals) = jax.lax.scan(step, begin, jnp.arange(steps))
+    seen = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), _seen(begin), seen)
+    features, qpos, qvel, action, ctrl, reward, alive = jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1), (*seen, *steps_taken)
     )
+    positions = values_of(env.spec, features, *(("position",) if has_position(env) else ()))
+    diverged, terms = jax.tree.map(lambda x: x.sum(0), totals)
+    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, reward, alive, diverged, terms)
+
+
+def _seen(state: Any) -> tuple[Array, Array, Array]:
+    return state.obs["features"], state.data.qpos, state.data.qvel
+
+
+def in_batches(run: Callable[[Array, Array], Rollouts], z: np.ndarray, key: Array, worlds: int) -> Rollouts:
+    """Host view of `run(z, keys)` for any number of latents [K, D], `worlds` at a time: it compiles once.
+
+    World i starts from `fold_in(key, i)`, so that the first rollouts are the same however many follow.
+    """
+    count = len(z)
+    padded = np.resize(z, (-(-count // worlds) * worlds, z.shape[1]))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(padded)))
+    parts = [
+        jax.tree.map(np.asarray, run(jnp.asarray(padded[i : i + worlds]), keys[i : i + worlds]))
+        for i in range(0, count, worlds)
+    ]
+    return jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
+
+
+def values_of(spec: EnvSpec, features: Any, *names: str) -> Any:
+    """Slices `names` of features [..., F], in their own units."""
+    index = spec.obs.index("features", names)
+    scale = np.concatenate([np.full(s.size, s.scale, np.float32) for s in spec.obs.groups["features"]])
+    return features[..., index] / scale[index]
 
 
 def has_position(env: Any) -> bool:
@@ -79,24 +98,3 @@ def sample_latents(prior: Prior, count: int, seed: int) -> np.ndarray:
     if prior.discrete:
         return prior.spread(count)
     return np.asarray(jax.vmap(prior.sample)(jax.random.split(jax.random.key(seed), count)))
-
-
-def figures(result: Rollouts, prior: Prior, feature_index: np.ndarray) -> dict[str, float]:
-    """Coverage, reach, speed and, where skills are discrete, held-out accuracy and mutual information."""
-    out: dict[str, float] = {"rollouts": len(result.z), "diverged": result.diverged}
-    if result.positions.shape[-1]:
-        steps = np.linalg.norm(np.diff(result.positions, axis=1), axis=-1)
-        out |= {
-            "coverage_cells": metrics.coverage(result.positions[:, 1:]),
-            "coverage_cell_m": metrics.CELL,
-            "reach_m": metrics.reach(result.positions),
-            "path_m": float(steps.sum(1).mean()),
-        }
-    if prior.discrete:
-        labels = result.z.argmax(1)
-        settle = int(SETTLE * result.features.shape[1])
-        chosen = result.features[:, settle:, feature_index]
-        out |= metrics.held_out_accuracy(chosen, labels, prior.size)
-        last = chosen[:, -1, :2]
-        out["binned_mi"] = metrics.binned_mi(last, labels)
-    return out

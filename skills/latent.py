@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,10 @@ class Prior:
     def __post_init__(self) -> None:
         if self.size < 1 or self.hold < 0:
             raise UserError(f"a latent needs size >= 1 and hold >= 0, got size={self.size}, hold={self.hold}")
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able arguments of `make_prior` that give this prior again."""
+        return {"kind": self.kind, "size": self.size, "hold": self.hold}
 
     def sample(self, key: Array) -> Array:
         """One latent [size]."""
@@ -98,17 +103,104 @@ class OneHot(Prior):
         return np.eye(self.size, dtype=np.float32)[np.arange(count) % self.size]
 
 
-KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Gaussian, OneHot)}
+@dataclass(frozen=True)
+class Ball(Prior):
+    """Uniform in the unit ball: a direction and how much of it (norm matching, Atanassov et al. 2024)."""
+
+    kind: ClassVar[str] = "ball"
+
+    def sample(self, key: Array) -> Array:
+        """Direction times radius."""
+        direction_key, radius_key = jax.random.split(key)
+        direction = Sphere(self.size).sample(direction_key)
+        return direction * jax.random.uniform(radius_key) ** (1.0 / self.size)
+
+    def project(self, z: Array) -> Array:
+        """Shortened to length 1 where it is longer."""
+        return z / jnp.maximum(jnp.linalg.norm(z), 1.0)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Directions at full and, alternately, half radius."""
+        radius = np.where(np.arange(count) % 2, 0.5, 1.0)[:, None]
+        return (Sphere(self.size).spread(count) * radius).astype(np.float32)
 
 
-def make_prior(kind: str, size: int, hold: int = 0) -> Prior:
-    """Prior by name. Raises `UserError` for an unknown kind or impossible sizes."""
+@dataclass(frozen=True)
+class Product(Prior):
+    """Independent latents side by side, one per factor; `product_of` makes one.
+
+    Attributes:
+      size: length of all parts and weights together. parts: the priors of the parts; the clock is the product's.
+      weighted: the latent ends with a weight >= 0 per part, of unit length together: |N(0, I)|, normalised (D3).
+    """
+
+    size: int = 0
+    parts: tuple[Prior, ...] = ()
+    weighted: bool = False
+
+    kind: ClassVar[str] = "product"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size != sum(p.size for p in self.parts) + len(self.parts) * self.weighted:
+            raise UserError("the size of a product of priors follows from its parts: leave prior and skills away")
+
+    def describe(self) -> dict[str, Any]:
+        """See `Prior`."""
+        return {**super().describe(), "parts": [p.describe() for p in self.parts], "weighted": self.weighted}
+
+    def split(self, z: Array) -> tuple[list[Array], Array]:
+        """(latent [..., D_i] of each part, weights [..., n]: 1 each where the latent holds none)."""
+        ends = np.cumsum([p.size for p in self.parts])
+        *latents, rest = jnp.split(z, ends, axis=-1)
+        return latents, rest if self.weighted else jnp.ones((*z.shape[:-1], len(self.parts)))
+
+    def sample(self, key: Array) -> Array:
+        """Each part by itself, and the weights."""
+        *keys, weight_key = jax.random.split(key, len(self.parts) + 1)
+        weights = jnp.abs(Sphere(len(self.parts)).sample(weight_key))
+        return self._join([p.sample(k) for p, k in zip(self.parts, keys, strict=True)], weights)
+
+    def project(self, z: Array) -> Array:
+        """Each part on its own support; negative weights to 0, equal ones where none is left."""
+        latents, weights = self.split(z)
+        weights = jnp.maximum(weights, 0.0)
+        weights = jnp.where(jnp.linalg.norm(weights) > 1e-6, weights, 1.0)
+        return self._join([p.project(x) for p, x in zip(self.parts, latents, strict=True)], weights)
+
+    def spread(self, count: int) -> np.ndarray:
+        """The spread of each part, shuffled against each other; equal weights."""
+        shuffled = [np.random.default_rng(i).permutation(p.spread(count)) for i, p in enumerate(self.parts)]
+        weights = np.full((count, len(self.parts) * self.weighted), len(self.parts) ** -0.5)
+        return np.concatenate([*shuffled, weights], axis=1).astype(np.float32)
+
+    def _join(self, latents: list[Array], weights: Array) -> Array:
+        return jnp.concatenate([*latents, *([weights / jnp.linalg.norm(weights)] if self.weighted else [])])
+
+
+def product_of(parts: Sequence[Prior], weighted: bool = False, hold: int = 0) -> Product:
+    """The product of priors."""
+    return Product(sum(p.size for p in parts) + len(parts) * weighted, hold, tuple(parts), weighted)
+
+
+KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Ball, Gaussian, OneHot)}
+
+
+def make_prior(
+    kind: str, size: int, hold: int = 0, parts: Sequence[dict[str, Any]] = (), weighted: bool = False
+) -> Prior:
+    """Prior by name; `parts` (descriptions) and `weighted` are those of a `product`.
+
+    Raises `UserError` for an unknown kind or impossible sizes.
+    """
+    if kind == Product.kind:
+        return Product(size, hold, tuple(make_prior(**p) for p in parts), weighted)
     if kind not in KINDS:
         raise unknown("latent prior", kind, KINDS)
     return KINDS[kind](size, hold)
 
 
 def centred_one_hot(z: Array) -> Array:
-    """One-hot [K] -> +1 on the chosen entry, -1/(K-1) elsewhere (LSD; METRA's discrete skills)."""
+    """One-hot [..., K] -> +1 on the chosen entry, -1/(K-1) elsewhere (LSD; METRA's discrete skills)."""
     k = z.shape[-1]
     return (z * k - 1.0) / (k - 1)

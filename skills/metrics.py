@@ -1,19 +1,17 @@
-"""What a skill set can do, measured: coverage, reach, mutual information, held-out accuracy."""
+"""How much of its world a skill set reaches: coverage, reach, and how much of a descriptor the skill decides."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from repertoire.algos import networks
-from repertoire.algos.types import Array
+from repertoire.errors import UserError
 
 #: METRA's protocol: 1 m cells, 48 deterministic rollouts.
 CELL, ROLLOUTS = 1.0, 48
+#: Histogram cells of the binned mutual information, over all axes of the descriptor together.
+BINS = 64
 
 
 def coverage(positions: np.ndarray, cell: float = CELL) -> int:
@@ -22,70 +20,62 @@ def coverage(positions: np.ndarray, cell: float = CELL) -> int:
     return len(np.unique(np.floor(flat / cell), axis=0))
 
 
+@functools.lru_cache
+def straight_ray_cells(
+    reach: float,
+    rollouts: int = ROLLOUTS,
+    dim: int = 2,
+    cell: float = CELL,
+    steps: int = 200,
+    repeats: int = 32,
+    seed: int = 0,
+) -> float:
+    """Mean coverage of `rollouts` straight rays of `reach` m from the origin in random directions of `dim` axes.
+
+    Each ray has `steps` + 1 evenly spaced points; the mean is over `repeats` draws of the directions.
+    """
+    direction = np.random.default_rng(seed).normal(size=(repeats, rollouts, 1, dim))
+    rays = direction / np.linalg.norm(direction, axis=-1, keepdims=True) * np.linspace(0, reach, steps + 1)[:, None]
+    return float(np.mean([coverage(one, cell) for one in rays]))
+
+
+def coverage_fraction(positions: np.ndarray, ceiling: float, cell: float = CELL) -> float:
+    """Coverage of trajectories [K, T, d] (m) as a share of that of K straight rays as long as `ceiling` m.
+
+    The rays' directions are random whatever the prior, so that methods on one robot share a denominator: K rollouts
+    of fewer skills cannot reach 1, evenly spread skills can pass it.
+    """
+    if ceiling <= 0:
+        raise UserError(f"the ceiling of a robot's reach must be positive, got {ceiling} m")
+    rollouts, steps, dim = positions.shape
+    return coverage(positions, cell) / straight_ray_cells(float(ceiling), rollouts, dim, float(cell), steps)
+
+
 def reach(positions: np.ndarray) -> float:
     """Mean distance between start and end of trajectories [K, T, d], m."""
     return float(np.linalg.norm(positions[:, -1] - positions[:, 0], axis=-1).mean())
 
 
-def binned_mi(values: np.ndarray, labels: np.ndarray, bins: int = 30) -> float:
-    """I(value; label) in nats from a histogram: H(all) - mean_z H(z) (braxlines). values [N, d<=2], labels [N]."""
+def axis_bins(dim: int) -> int:
+    """Bins per axis that give a histogram over `dim` axes about `BINS` cells."""
+    return round(BINS ** (1 / dim))
+
+
+def binned_mi(values: np.ndarray, labels: np.ndarray, bins: int) -> tuple[float, float]:
+    """(I(value; label), its bias), nats, from a histogram with `bins` per axis: H(all) - mean_z H(z) (braxlines).
+
+    values [N, d], labels [N]. The bias is the difference of Miller's corrections, (occupied cells - 1) / (2 N) for each
+    entropy: about bins / (2 N) per label where the value says nothing of the label. It takes samples to be independent;
+    those of one rollout are not, so it is a lower bound there.
+    """
     edges = [np.linspace(v.min() - 1e-6, v.max() + 1e-6, bins + 1) for v in values.T]
 
-    def entropy(x: np.ndarray) -> float:
+    def entropy(x: np.ndarray) -> np.ndarray:
         counts, _ = np.histogramdd(x, bins=edges)
-        p = counts[counts > 0] / counts.sum()
-        return float(-(p * np.log(p)).sum())
+        p = counts[counts > 0] / len(x)
+        return np.array([-(p * np.log(p)).sum(), -(len(p) - 1) / (2 * len(x))])
 
     groups = [values[labels == k] for k in np.unique(labels)]
-    weights = np.array([len(g) for g in groups]) / len(values)
-    return entropy(values) - float(np.dot(weights, [entropy(g) for g in groups]))
-
-
-def held_out_accuracy(features: np.ndarray, labels: np.ndarray, skills: int, seed: int = 0) -> dict[str, float]:
-    """Accuracy and MI lower bound of a *fresh* classifier trained on half of the rollouts, tested on the other.
-
-    Args:
-      features: [K, T, F], one rollout per row. labels: skill index of each rollout [K]. skills: number of skills.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    half = len(order) // 2
-    mean, std = features.mean((0, 1)), features.std((0, 1)) + 1e-6
-
-    def split(rows: np.ndarray) -> tuple[Array, Array]:
-        x = ((features[rows] - mean) / std).reshape(-1, features.shape[-1])
-        return jnp.asarray(x, jnp.float32), jnp.repeat(jnp.asarray(labels[rows]), features.shape[1])
-
-    params, net = _fit(*split(order[:half]), skills, seed)
-    x, y = split(order[half:])
-    log_q = jax.nn.log_softmax(net.apply(params, x))
-    accuracy = float((log_q.argmax(-1) == y).mean())
-    bound = float(jnp.take_along_axis(log_q, y[:, None], 1).mean() + np.log(skills))
-    return {
-        "held_out_accuracy": accuracy,
-        "held_out_accuracy_normalised": (accuracy - 1 / skills) / (1 - 1 / skills),
-        "mi_bound": bound,
-        "mi_ceiling": float(np.log(skills)),
-    }
-
-
-def _fit(x: Array, y: Array, skills: int, seed: int, steps: int = 500, batch: int = 512) -> tuple[Any, Any]:
-    """Small classifier by Adam."""
-    net = networks.mlp(x.shape[-1], (64, 64), skills, "relu")
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params = net.init(init_key)
-    adam = optax.adam(3e-3)
-
-    def nll(params: Any, index: Array) -> Array:
-        log_q = jax.nn.log_softmax(net.apply(params, x[index]))
-        return -jnp.take_along_axis(log_q, y[index][:, None], 1).mean()
-
-    def step(carry: Any, key: Array) -> tuple[Any, None]:
-        params, opt = carry
-        grads = jax.grad(nll)(params, jax.random.randint(key, (batch,), 0, len(y)))
-        updates, opt = adam.update(grads, opt)
-        return (optax.apply_updates(params, updates), opt), None
-
-    (params, _), _ = jax.jit(lambda c, k: jax.lax.scan(step, c, k))(
-        (params, adam.init(params)), jax.random.split(key, steps)
-    )
-    return params, net
+    inside = sum(len(g) / len(values) * entropy(g) for g in groups)
+    information, bias = entropy(values) - inside
+    return float(information), float(bias)

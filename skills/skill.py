@@ -5,6 +5,7 @@ It needs no learner: an env's observation and a latent go in, an action comes ou
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos import networks, normalize
-from repertoire.algos.types import Array, Params, Stats, TrainState
+from repertoire.algos.types import Array, Params, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.latent import Prior, make_prior
@@ -45,8 +46,7 @@ class Skill:
     @property
     def prior(self) -> Prior:
         """Latent prior."""
-        latent = self.manifest["latent"]
-        return make_prior(latent["kind"], latent["size"], latent["hold"])
+        return make_prior(**self.manifest["latent"])
 
     @property
     def slices(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Skill:
         for s in self.manifest["contract"]["features"]:
             if s["name"] == "position":
                 return np.arange(start, start + s["size"])
-            start += s["size"]
+            start += s["size"] * s.get("history", 1)
         return np.zeros(0, int)
 
     def digest(self) -> str:
@@ -82,10 +82,16 @@ class Skill:
         """Deterministic action [A] for the skill's own slices of the policy group [P] and a latent [D]."""
         stats = Stats(self._array("obs/mean"), self._array("obs/var"), jnp.ones(()))
         x = jnp.concatenate([normalize.apply(stats, obs), z])
-        return networks.apply_layers(self.layers("policy"), x, self.manifest["network"]["activation"])
+        network = self.manifest["network"]
+        return networks.apply_layers(self.layers("policy"), x, network["activation"], network.get("output", "none"))
+
+    @property
+    def has_goal_rule(self) -> bool:
+        """Whether its objective turns goals into latents."""
+        return hasattr(self.objective(), "goal_latent")
 
     def goal_latent(self, features: Array, goal_features: Array) -> Array:
-        """Zero-shot goal rule on raw features [F] of the skill's own feature slices: latent [D]."""
+        """Zero-shot goal rule (if it has one) on raw features [F] of the skill's own feature slices: latent [D]."""
         stats = Stats(self._array("features/mean"), self._array("features/var"), jnp.ones(()))
         objective = self.objective()
         s, g = (normalize.apply(stats, x, clip=None) for x in (features, goal_features))
@@ -95,10 +101,8 @@ class Skill:
         """The objective it was discovered with."""
         described = self.manifest["objective"]
         latent = self.manifest["latent"]
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in described["options"].items()}
-        return registry.make(
-            described["name"], prior=latent["kind"], skills=latent["size"], hold=latent["hold"], **options
-        )
+        wanted = {"prior": latent["kind"], "skills": latent["size"], "hold": latent["hold"]}
+        return registry.make(described["name"], **wanted, **described["options"])
 
     def objective_params(self) -> Params:
         """Parameters of the objective (encoder or discriminator)."""
@@ -119,11 +123,13 @@ class Skill:
         have = {s.name: s for s in spec.obs.groups["policy"]}
         for s in contract["policy"]:
             mine = have.get(s["name"])
-            if mine is None or (mine.size, mine.scale) != (s["size"], s["scale"]):
-                found = "nothing of that name" if mine is None else f"size {mine.size}, scale {mine.scale}"
+            wanted = (s["size"], s["scale"], s.get("history", 1))
+            if mine is None or (mine.size, mine.scale, mine.history) != wanted:
+                reads = "size {}, scale {}, history {}"
+                found = reads.format(mine.size, mine.scale, mine.history) if mine else "nothing of that name"
                 raise UserError(
-                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of size "
-                    f"{s['size']}, scale {s['scale']}; the env has {found}"
+                    f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of "
+                    f"{reads.format(*wanted)}; the env has {found}"
                 )
         if list(spec.action_names) != list(contract["action_names"]):
             raise UserError(
@@ -137,11 +143,12 @@ class Skill:
         return jnp.asarray(self.arrays[key])
 
 
-def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, Any], features: Any = None) -> Skill:
+def freeze(name: str, learner: Any, state: Any, provenance: Mapping[str, Any], features: Any = None) -> Skill:
     """Skill from a finished (or running) training state of one seed; provenance is stored as it is."""
-    spec, config, objective = learner.env.spec, learner.config, learner.objective
+    spec, config, objective, head = learner.env.spec, learner.config, learner.objective, learner.nets.head
     arrays: dict[str, np.ndarray] = {}
-    for i, (kernel, bias) in enumerate(networks.dense_layers(state.params["policy"]["net"])):
+    layers = networks.first_outputs(networks.dense_layers(state.params["policy"]["net"]), head.mode_outputs)
+    for i, (kernel, bias) in enumerate(layers):
         arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
     stats = state.obs_stats["policy"]
     arrays |= {"obs/mean": np.asarray(stats.mean), "obs/var": np.asarray(stats.var)}
@@ -153,9 +160,9 @@ def freeze(name: str, learner: Any, state: TrainState, provenance: Mapping[str, 
         "name": name,
         "env": spec.name,
         "contract": contract(spec, features),
-        "latent": {"kind": objective.prior.kind, "size": objective.prior.size, "hold": objective.prior.hold},
+        "latent": objective.prior.describe(),
         "objective": {"name": objective.name, "options": _options(objective)},
-        "network": {"hidden": list(config.hidden), "activation": config.activation},
+        "network": {"hidden": list(config.hidden), "activation": config.activation, "output": head.squash},
         "provenance": dict(provenance),
         "metrics": {},
     }
@@ -166,8 +173,13 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
     """Observation and action contract of an env: what must match wherever the skill runs."""
 
     def rows(group: str, names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
-        chosen = [s for s in spec.obs.groups[group] if names is None or s.name in names]
-        return [{"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale} for s in chosen]
+        have = {s.name: s for s in spec.obs.groups[group]}
+        chosen = [have[n] for n in (have if names is None else names)]  # in the order that the objective sees
+        histories = [{"history": s.history} if s.history > 1 else {} for s in chosen]
+        return [
+            {"name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, **history}
+            for s, history in zip(chosen, histories)
+        ]
 
     return {
         "policy": rows("policy"),
@@ -181,7 +193,7 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
 
 
 def _options(objective: Any) -> dict[str, Any]:
-    names = [k for k in objective.__dataclass_fields__ if k != "prior"]
+    names = [f.name for f in dataclasses.fields(objective) if f.name != "prior"]
     return {k: list(v) if isinstance(v := getattr(objective, k), tuple) else v for k in names}
 
 

@@ -46,9 +46,20 @@ def test_channels_do_not_mix():
 def test_scaling_one_channel_changes_nothing_only_when_normalised(normalize, same):
     a = jax.random.normal(jax.random.key(1), (64, 2))
     weights = jnp.array([0.7, 0.3])
-    before = advantages.combine(a, weights, normalize)
-    after = advantages.combine(a * jnp.array([1000.0, 1.0]), weights, normalize)
+    before = advantages.combine(a, weights, a, normalize)
+    loud = a * jnp.array([1000.0, 1.0])
+    after = advantages.combine(loud, weights, loud, normalize)
     assert np.allclose(before, after, atol=1e-4) == same
+
+
+def test_a_channel_without_reward_adds_no_noise():
+    a = jax.random.normal(jax.random.key(1), (64, 2))
+    silent = a * jnp.array([1.0, 1e-5])  # the second critic's errors
+    rewards = a * jnp.array([1.0, 0.0])
+    got = advantages.combine(silent, jnp.ones(2), rewards)
+    np.testing.assert_allclose(got, advantages.standardize(a[:, :1])[:, 0], rtol=1e-6)
+    rare = rewards.at[0, 1].set(1e-3)  # a single reward is heard again
+    assert not np.allclose(advantages.combine(silent, jnp.ones(2), rare), got)
 
 
 def test_surrogate_by_hand():

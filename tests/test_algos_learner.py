@@ -1,5 +1,8 @@
 """The learner on a tiny world: true next observations, cuts, channels, divergence, learning."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from repertoire.algos import rollout, trainer, visited
 from repertoire.algos.agents import random_act
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
+from repertoire.algos.signals import TaskChannel
 from repertoire.envs import registry
 from repertoire.skills.latent import Sphere
 from repertoire.skills.objectives import registry as objectives
@@ -74,7 +78,7 @@ def test_latents_change_at_the_clock_and_cut_the_return(env):
 
 
 def test_a_diverged_world_reaches_no_loss(env):
-    learner = Learner(env, PPOConfig(**TINY, task_weight=1.0), objectives.make("metra", hidden=(8,)))
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)), tasks=[TaskChannel()])
     compiled = trainer.programs(learner)
     state = compiled.init(trainer.seed_keys(0))
     bad = state.envs.data.backend.at[2].set(jnp.uint32(0x7FF80000))  # NaN in every float64 of one world
@@ -93,7 +97,7 @@ def test_channels_follow_objective_and_task():
     metra = objectives.make("metra", hidden=(8,))
     assert Learner(env, PPOConfig(**TINY), metra).channels == ("metra",)
     assert Learner(env, PPOConfig(**TINY)).channels == ("task",)
-    both = Learner(env, PPOConfig(**TINY, task_weight=0.5), metra)
+    both = Learner(env, PPOConfig(**TINY), metra, tasks=[TaskChannel(weight=0.5)])
     assert both.channels == ("metra", "task")
     (event,) = trainer.train(c := trainer.programs(both), c.init(trainer.seed_keys(0)), 1)
     assert {"reward/metra", "reward/task"} <= set(event.metrics)
@@ -105,7 +109,8 @@ def test_rewards_come_from_the_objective_before_it_learns():
     learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)))
     state = jax.jit(learner.init)(jax.random.key(0))
     state, batch, _ = jax.jit(learner.collect)(state)
-    f, g = learner.features(state, batch.obs), learner.features(state, batch.next_obs)
+    data = learner.signals.feature_batch(state.feature_stats, batch)
+    f, g = data.features, data.next_features
     pairs = [(t, n) for t in range(8) for n in range(8)]
     one = learner.objective.reward
     want = np.mean([one(state.objective, f[p], batch.z[p], g[p])[0] for p in pairs])
@@ -139,3 +144,21 @@ def test_map_of_visited_cells():
     cells = np.argwhere(np.asarray(visited.mark(visited.init(), spec, jnp.asarray(features))))
     h = visited.HALF
     assert cells.tolist() == [[h - 4, 2 * h - 1], [h, h]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_several_seeds_start_without_waiting_for_each_other(seeds):
+    """Random rollouts, fresh episodes and initialisers of one program, run at the same time, hung for good."""
+    code = (
+        "import jax\n"
+        "from repertoire.algos import trainer\n"
+        "from repertoire.algos.learner import Learner\n"
+        "from repertoire.algos.ppo import PPOConfig\n"
+        "from repertoire.envs import registry\n"
+        "from repertoire.skills.objectives import registry as objectives\n"
+        "learner = Learner(registry.make('point'), PPOConfig(envs=128, rollout=16), objectives.make('metra'))\n"
+        f"state = trainer.programs(learner, {seeds}).init(trainer.seed_keys(0, {seeds}))\n"
+        "jax.block_until_ready(state)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

@@ -176,10 +176,14 @@ def test_every_env_has_a_config():
         assert config.compose("train", [f"env={name}"])["env"]["name"] == name
 
 
-def test_configs_hold_every_setting_of_ppo():
-    from repertoire.algos.ppo import PPOConfig
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_configs_hold_every_setting_of_a_learner(algo):
+    import dataclasses
 
-    assert set(config.compose("train", [])["algo"]) == set(PPOConfig.__dataclass_fields__)
+    from repertoire.scripts.build import ALGOS
+
+    settings = set(config.compose("train", [f"algo={algo}"])["algo"])
+    assert settings == {"name", *(f.name for f in dataclasses.fields(ALGOS[algo][0]))}
 
 
 def test_slurm_launcher_config_is_complete(tmp_path):

@@ -236,6 +236,61 @@ def test_goals_latency_and_noise(exported: Path) -> None:
         run.act(np.zeros(14), np.zeros(14))
 
 
+@pytest.fixture(scope="module")
+def walker() -> MujocoEnv:
+    return make("go2_velocity", "native", history=2)
+
+
+@pytest.fixture(scope="module")
+def joystick(tmp_path_factory: pytest.TempPathFactory, walker: MujocoEnv) -> Path:
+    frozen = FrozenPolicy.from_arrays(arrays(walker.spec.obs.size("policy"), 0, 12), "swish")
+    out = export_policy(tmp_path_factory.mktemp("walker") / "go2", walker, frozen)
+    check(out, policy_graph(walker.spec, frozen).fn, env=walker, starts=5)
+    return out
+
+
+def test_a_robot_with_servos_history_and_commands(joystick: Path, walker: MujocoEnv) -> None:
+    c, home = load_contract(joystick), [0.0, 0.9, -1.8] * 4
+    assert c["default_pose"][7:] == home and c["joints"][3]["default"] == [-1.8]
+    terms = {t["name"]: (t["source"], t["history"]) for t in c["observation"]["terms"]}
+    assert terms == {
+        "gravity": ("gravity(qpos[3:7])", 2), "heading": ("heading(qpos[3:7])", 2), "gyro": ("qvel[3:6]", 2),
+        "joint_pos": ("qpos[7:19] - default[7:19]", 2), "joint_vel": ("qvel[6:18]", 2), "last_action": ("action", 2),
+        "command": ("command.command", 1),
+    }  # fmt: skip
+    assert c["commands"] == [
+        {
+            "name": "command", "size": 3, "unit": "m/s, rad/s", "range": [[-1, 1.5], [-0.5, 0.5], [-1, 1]], "hold": 250,
+            "note": "uniform in its range, drawn independently",
+        }
+    ]  # fmt: skip
+    servo = c["actuators"][2]
+    assert (servo["name"], servo["joint"], servo["kp"], servo["kd"]) == ("FR_calf", "FR_calf_joint", 40.0, 1.0)
+    assert servo["force_range"] == [-45.43, 45.43]
+    assert (c["action"]["scale"], c["action"]["offset"]) == (pytest.approx([0.5] * 12), pytest.approx(home))
+    figures = json.loads((joystick / "parity.json").read_text())
+    assert figures["passed"] and figures["closed_loop"]["observation_error"] < 1e-5
+
+
+def test_the_runner_remembers_and_takes_commands(joystick: Path) -> None:
+    run = runner.Runner(joystick)
+    run.reset(commands={"command": [[1, 0, 0], [0, 0, 1]]})
+    out = run.simulate(251)
+    np.testing.assert_array_equal(out["obs"][[0, 249, 250], -3:], [[1, 0, 0], [1, 0, 0], [0, 0, 1]])
+    gravity = out["obs"][:3, :6].reshape(3, 2, 3)  # oldest first
+    np.testing.assert_allclose(gravity[0], [[0, 0, -1]] * 2, atol=1e-6)
+    np.testing.assert_array_equal(gravity[1:, 0], gravity[:-1, 1])
+    before = out["obs"][1:3, 64:88].reshape(2, 2, 12)[:, 1]
+    np.testing.assert_array_equal(before, out["action"][:2])
+    run.reset(seed=3)
+    drawn = run.command()["command"]
+    assert (np.abs(drawn) <= [1.5, 0.5, 1]).all() and drawn.any()
+    with pytest.raises(runner.ExportError, match="takes no command 'speed'; it takes command"):
+        run.reset(commands={"speed": [1]})
+    with pytest.raises(runner.ExportError, match="command 'command' has 3 entries"):
+        run.reset(commands={"command": [1]})
+
+
 def reordered(xml: Path) -> mujoco.MjModel:
     """The ant with legs and actuators in reverse order, and a ball on a joint of its own before it."""
     tree = ET.parse(xml)

@@ -19,6 +19,7 @@ from repertoire.envs.registry import make
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.high_level.options import Options
+from repertoire.skills.latent import OneHot, Sphere, product_of
 from repertoire.skills.skill import Skill, contract
 
 pytest.importorskip("onnx")
@@ -55,6 +56,8 @@ def fake_skill(spec: EnvSpec, name: str, kind: str, size: int, activation: str =
         "latent": {"kind": kind, "size": size, "hold": 0}, "metrics": {},
         "network": {"hidden": [HIDDEN, HIDDEN], "activation": activation},
     }  # fmt: skip
+    if kind == "product":
+        manifest["latent"] = product_of([Sphere(2), OneHot(3)], weighted=True).describe()
     return Skill(manifest, arrays(spec.obs.size("policy"), size, spec.action_size))
 
 
@@ -97,7 +100,10 @@ def test_a_frozen_policy_is_what_the_learner_computes(ant: EnvSpec, activation: 
     np.testing.assert_allclose(policy(obs), networks.apply_layers(layers, x, activation), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "size"), [("sphere", 2), ("sphere", 3), ("gaussian", 2), ("one_hot", 4)])
+KINDS = [("sphere", 2), ("sphere", 3), ("gaussian", 2), ("one_hot", 4), ("ball", 2), ("product", 7)]
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
 def test_skill_set(ant: EnvSpec, kind: str, size: int) -> None:
     skill = fake_skill(ant, "a", kind, size, "elu")
     graph, z = skill_graph(ant, skill), RNG.normal(size=(5, size)).astype(np.float32)

@@ -61,7 +61,7 @@ def test_python_blocks_run(page, code, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
     exec(compile(code, str(page), "exec"), module.__dict__)
     if page.stem == "add_objective":
-        _train("point", "motion")
+        _train("point", "directions")
     if page.stem == "add_env":
         _train("pendulum", "metra")
 

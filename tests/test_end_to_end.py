@@ -12,7 +12,7 @@ from repertoire.scripts import cli
 def test_point_skills_to_maze_controller(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     start = time.monotonic()
-    cli.main(["train-skills", "env=point", "objective=metra", "total_steps=160000", "run_dir=skills",
+    cli.main(["train-skills", "env=point", "objective=metra", "total_steps=320000", "run_dir=skills",
               "eval_every=0", "video=false", "logging.quiet=true"])  # fmt: skip
     skills = read_json(tmp_path / "skills" / "evaluation.json")
     assert skills["reach_m"] > 0.8 * 50 * 0.1  # straight at full speed is 50 steps of 0.1 m

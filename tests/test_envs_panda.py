@@ -1,4 +1,4 @@
-"""The Panda on its table: published numbers, kinematics, control, tasks by hand numbers, and scripts that solve them."""
+"""The Panda on its table: published numbers, kinematics, control, tasks by hand numbers, scripts that solve them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from repertoire.envs import registry
-from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.physics.mjx import MjxPhysics
 from repertoire.envs.physics.native import NativePhysics
 from repertoire.envs.tasks.panda import control, furniture, kinematics, script
 from repertoire.errors import UserError
@@ -145,7 +143,11 @@ def at_home():
 
 @pytest.mark.parametrize(
     ("mode", "names", "size"),
-    [("ee_delta", ("x", "y", "z", "gripper"), 4), ("ee_pose", ("x", "turn_z", "gripper"), 7), ("joint", ("joint1",), 8)],
+    [
+        ("ee_delta", ("x", "y", "z", "gripper"), 4),
+        ("ee_pose", ("x", "turn_z", "gripper"), 7),
+        ("joint", ("joint1",), 8),
+    ],
 )
 def test_actions_are_declared(mode, names, size):
     spec = registry.make_spec("panda_reach", control_mode=mode)
@@ -330,9 +332,12 @@ def test_a_variation_changes_what_it_says_and_only_that(option, changed):
         ratio = np.asarray(values) / np.where(getattr(plain.model, field) == 0, 1, getattr(plain.model, field))
         others = np.abs(ratio - np.asarray(ratio)[:1]).reshape(64, -1).max(0) > 1e-6
         assert others.any() == (field in changed), field
-    factor = {"vary_size": starts.overrides["geom_size"][:, task.model.geom("cube").id, 0] / 0.02,
-              "vary_mass": starts.overrides["body_mass"][:, task.model.body("cube").id] / 0.1,
-              "vary_friction": starts.overrides["geom_friction"][:, task.model.geom("cube").id, 0] / 0.8}[option]  # fmt: skip
+    field, row, base = {
+        "vary_size": ("geom_size", task.model.geom("cube").id, 0.02),
+        "vary_mass": ("body_mass", task.model.body("cube").id, 0.1),
+        "vary_friction": ("geom_friction", task.model.geom("cube").id, 0.8),
+    }[option]
+    factor = np.asarray(starts.overrides[field])[:, row].reshape(64, -1)[:, 0] / base
     assert 0.8 <= factor.min() < 0.85 and 1.15 < factor.max() <= 1.2
     state = jax.vmap(env_of("panda_cube", **{**none, option: 0.2}).reset)(jax.random.split(jax.random.key(0), 2))
     seen = state.obs["critic"][:, task.obs_spec().index("critic", ("cube_properties",))]

@@ -14,12 +14,16 @@ from repertoire.envs.tasks.hurdle import BEYOND, HURDLES
 from repertoire.envs.tasks.robot import Robot
 from repertoire.errors import UserError
 
-ROBOTS = ("ant", "half_cheetah", "hopper", "walker2d", "humanoid", "point")
+ROBOTS = ("ant", "half_cheetah", "hopper", "walker2d", "humanoid", "point", "go2", "g1", "h1")
 #: Tasks on the arm -> the env whose skills they can use.
 ARM = {
     **dict.fromkeys(("panda_push", "panda_pick_place", "panda_stack", "panda_scene", "panda_cube"), "panda_cube"),
     **{name: name for name in ("panda_reach", "panda_drawer")},
 }
+#: Compile fast, run slowly: these programs run for a moment.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+#: Robots whose discovery variant has terms of style.
+STYLED = ("go2", "g1", "h1")
 
 
 def robot_of(name):
@@ -28,13 +32,15 @@ def robot_of(name):
 
 def follow(env, actions, seed=0):
     """State after each of `actions` [T, nu], from one start."""
-    state = env.reset(jax.random.key(seed))
 
     def step(s, a):
         s = env.step(s, a)
         return s, s
 
-    return jax.jit(lambda s, a: jax.lax.scan(step, s, a)[1])(state, jnp.asarray(actions, jnp.float32))
+    def run(key, actions):
+        return jax.lax.scan(step, env.reset(key), actions)[1]
+
+    return jax.jit(run, compiler_options=QUICK)(jax.random.key(seed), jnp.asarray(actions, jnp.float32))
 
 
 # -- every env ------------------------------------------------------------------------------------------------------
@@ -61,7 +67,8 @@ def test_every_env_steps_natively_as_declared(name):
 @pytest.mark.parametrize("name", registry.TASKS)
 def test_a_task_keeps_the_slices_of_its_robot(name):
     """A frozen skill finds its inputs by name in every task of its robot."""
-    robot, task = registry.make_task(robot_of(name)).obs_spec(), registry.make_task(name).obs_spec()
+    options = {"disc": True} if name == "point_disc" else {}
+    robot, task = registry.make_task(robot_of(name), **options).obs_spec(), registry.make_task(name).obs_spec()
     own = len(robot.groups["policy"])
     assert task.groups["policy"][:own] == robot.groups["policy"]
     assert task.groups["features"] == robot.groups["features"]
@@ -75,7 +82,7 @@ def test_discovery_sees_the_position_only_in_features(name):
     before, after = (env.spec.obs.build(env.task.observe(s.data, s.memory)) for s in (state, moved))
     np.testing.assert_array_equal(before["policy"], after["policy"])
     assert not np.array_equal(before["features"], after["features"])
-    assert not env.task.weights
+    assert not env.task.weights or name in STYLED
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -310,3 +317,21 @@ def test_every_cell_of_a_maze_can_be_reached(maze):
         seen |= steps
         queue += steps
     assert seen == free
+
+
+def test_low_passed_features_follow_their_time_constant():
+    env = registry.make("point", "native", smooth={"velocity": 0.5})
+    assert [s.name for s in env.spec.obs.groups["features"]][-1] == "smooth_velocity"
+    assert [s.name for s in env.spec.obs.groups["critic"]][-1] == "smooth_velocity"
+    assert "smooth_velocity" not in {s.name for s in env.spec.obs.groups["policy"]}
+    states = follow(env, jnp.tile(jnp.array([1.0, -0.5]), (20, 1)))
+    got = states.obs["features"][:, env.spec.obs.index("features", ("smooth_velocity",))]
+    rise = 1 - np.exp(-np.arange(1, 21) * env.spec.dt / 0.5)  # a step of the input at rest
+    np.testing.assert_allclose(got, rise[:, None] * np.array([1.0, -0.5]), atol=1e-5)
+
+
+def test_smoothing_what_is_not_there():
+    with pytest.raises(UserError, match="did you mean 'velocity'"):
+        registry.make("point", "native", smooth={"velocty": 0.5})
+    with pytest.raises(UserError, match=r"smooth\.velocity must be at least 0"):
+        registry.make("point", "native", smooth={"velocity": -1.0})

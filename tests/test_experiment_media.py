@@ -168,6 +168,14 @@ def test_plots_are_not_blank(tmp_path):
         plots.trajectories(tmp_path / "d.png", np.zeros((3, 2)))
 
 
+def test_clusters_are_drawn_per_skill(tmp_path):
+    values = np.random.default_rng(0).normal(size=(4, 30, 2)) + np.array([0, 0, 5, 5])[:, None, None]
+    path = plots.clusters(tmp_path / "c.png", values, ["a", "a", "b", "b"], axes=("vx [m/s]", "vy [m/s]"))
+    assert path.stat().st_size > 5000
+    with pytest.raises(UserError, match="K labels"):
+        plots.clusters(tmp_path / "d.png", values, ["a"], axes=("x", "y"))
+
+
 def test_colours_differ_by_angle():
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     colours = plots.latent_colours(np.stack([np.cos(angles), np.sin(angles)], 1))
@@ -186,7 +194,9 @@ def two_runs(tmp_path):
         tracker.close()
         run.close()
         plots.trajectories(run.plots / "paths.png", np.random.default_rng(0).normal(size=(3, 9, 2)))
-        (run.path / "evaluation.json").write_text('{"cells": {"mean": 42.5, "low": 40, "high": 45}, "x": [1, 3]}')
+        (run.path / "evaluation.json").write_text(
+            '{"cells": {"mean": 42.5, "low": 40, "high": 45}, "x": [1, 3], "reach": {"iqm": 3.25, "low": 3, "high": 4}}'
+        )
         (run.path / "card.md").write_text("# my skills")
         video.write_mp4(run.videos / "v.mp4", [np.full((32, 32, 3), 9, np.uint8)] * 3, 10)
         runs.append(run)
@@ -196,10 +206,19 @@ def two_runs(tmp_path):
 def test_report_stands_alone(two_runs, tmp_path, monkeypatch):
     text = write_report(tmp_path / "out" / "r.html", two_runs, {"Why": "<p>because</p>"}).read_text()
     assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!data:)', text) and "@import" not in text and "url(" not in text
-    for words in ("Comparison", "42.5 (40 .. 45)", "0.0003", "my skills", "because", "not finished", "&lt;b&gt;&amp;"):
+    for words in (
+        "Comparison",
+        "42.5 (40 .. 45)",
+        "3.25 (3 .. 4)",
+        "0.0003",
+        "my skills",
+        "because",
+        "not finished",
+        "&lt;b&gt;&amp;",
+    ):
         assert words in text, words
     assert text.count("data:video/mp4") == 2 and text.count("data:image/png") == 5
-    monkeypatch.setattr("repertoire.experiment.report.MAX_VIDEO", 10)
+    monkeypatch.setattr("repertoire.experiment.embed.MAX_VIDEO", 10)
     text = write_report(tmp_path / "out" / "r.html", two_runs[:1]).read_text()
     assert "data:video" not in text and 'href="../one/videos/v.mp4"' in text and "Comparison" not in text
 

@@ -64,8 +64,10 @@ class MjxPhysics:
         overriding.check(self.model, over, self._known, self.name)
         return self._start(Start(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel), overrides=over))
 
-    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
-        """`substeps` calls of `mjx.step` under constant `ctrl`."""
+    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
+        """`substeps` calls of `mjx.step` under constant `ctrl`, after adding `kick` to qvel."""
+        if kick is not None:
+            data = data.replace(qvel=data.qvel + kick)
         return over_worlds(functools.partial(self._step_all, substeps))(data, ctrl)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
@@ -137,6 +139,8 @@ class MjxPhysics:
 
 
 def _put_model(model: mujoco.MjModel, impl: str, name: str) -> Any:
+    if impl == "jax" and model.nhfield:  # measured: 1.6 cm apart within 0.3 s
+        raise UserError("physics=mjx finds other contacts on height fields than C MuJoCo: use physics=native or warp")
     try:
         return mjx.put_model(model, impl=impl)
     except NotImplementedError as error:

@@ -46,6 +46,9 @@ class NativePhysics:
         self._lock = threading.Lock()
         data = mujoco.MjData(self.model)
         self._nstate = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION)
+        before = mujoco.mjtState.mjSTATE_TIME | mujoco.mjtState.mjSTATE_QPOS
+        first = mujoco.mj_stateSize(self.model, before)
+        self._qvel = slice(first, first + self.model.nv)  # where the integration state holds qvel
         shapes = {f: np.shape(getattr(data, f)) for f in self._fields}
         self._out = {
             "row": jax.ShapeDtypeStruct((2 * self._nstate,), jnp.uint32),
@@ -59,10 +62,11 @@ class NativePhysics:
         overriding.check(self.model, over, MODEL_FIELDS, self.name)
         return self._data(self._call(self._host_reset, 0, jnp.ones((), bool), qpos, qvel, over), over)
 
-    def step(self, data: Data, ctrl: Array, substeps: int) -> Data:
-        """`substeps` calls of `mj_step` under constant `ctrl`."""
+    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
+        """`substeps` calls of `mj_step` under constant `ctrl`, after adding `kick` to qvel."""
         host = functools.partial(self._host_step, substeps)
-        return self._data(self._call(host, 1, data.backend, ctrl, data.overrides), data.overrides)
+        kicks = () if kick is None else (kick,)
+        return self._data(self._call(host, 1, data.backend, ctrl, data.overrides, *kicks), data.overrides)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
         """Fresh world where `mask`; only masked worlds cost physics time."""
@@ -103,11 +107,15 @@ class NativePhysics:
 
     # -- host side: numpy only -----------------------------------------------------------------------------------
 
-    def _host_step(self, substeps: int, out: Out, rows: Any, ctrl: Any, overrides: Mapping[str, Any]) -> None:
+    def _host_step(
+        self, substeps: int, out: Out, rows: Any, ctrl: Any, overrides: Mapping[str, Any], *kicks: Any
+    ) -> None:
         n = int(np.prod(rows.shape[:-1]))
         with self._lock:
             batch = self._batch(n, overrides)
             batch.state[:] = np.ascontiguousarray(rows).view(np.float64).reshape(n, self._nstate)
+            for kick in kicks:
+                batch.state[:, self._qvel] += kick.reshape(n, -1)
             batch.bind("ctrl")[:] = ctrl.reshape(n, -1)
             self._override(batch, overrides, None)
             batch.step(nstep=substeps)

@@ -101,7 +101,7 @@ class HopperForward(Forward, Hopper):
 
     name: ClassVar[str] = "hopper_forward"
     doc: ClassVar[str] = "Hopper-v5: hop along x without falling"
-    healthy_height: ClassVar[tuple[float, float]] = (0.7, _INF)
+    healthy_height: ClassVar[tuple[float, float]] = (Hopper.fall_height_m, _INF)
     healthy_pitch: ClassVar[tuple[float, float] | None] = (-0.2, 0.2)
     healthy_state: ClassVar[float] = 100.0
 
@@ -114,7 +114,7 @@ class Walker2dForward(Forward, Walker2d):
 
     name: ClassVar[str] = "walker2d_forward"
     doc: ClassVar[str] = "Walker2d-v5: walk along x without falling"
-    healthy_height: ClassVar[tuple[float, float]] = (0.8, 2.0)
+    healthy_height: ClassVar[tuple[float, float]] = (Walker2d.fall_height_m, 2.0)
     healthy_pitch: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
 
@@ -151,7 +151,7 @@ class HumanoidForward(Forward, Humanoid):
     doc: ClassVar[str] = "Humanoid-v5: walk along x without falling"
     fields: ClassVar[tuple[str, ...]] = ("subtree_com", "cfrc_ext")
     height: ClassVar[int] = 2
-    healthy_height: ClassVar[tuple[float, float]] = (1.0, 2.0)
+    healthy_height: ClassVar[tuple[float, float]] = (Humanoid.fall_height_m, 2.0)
     contact_limit: ClassVar[float] = 10.0 / 5e-7
 
     def progress(self, data: Data) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, ClassVar
 
@@ -14,10 +15,12 @@ from repertoire.envs.task import at_least
 from repertoire.envs.tasks.goals import Goal
 from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
-from repertoire.errors import unknown
+from repertoire.errors import UserError, unknown
 
 NUISANCE_SPEED = 10.0  # m/s, ten times the point's
 DISC_START, DISC_RADIUS = (1.0, 0.0), 0.3  # m
+#: What counts as handling the disc roughly: nearer to its rim than this, m, at more than this speed, m/s.
+NEAR, GENTLE = 0.3, 0.7
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Point(Robot):
         "2-D point with velocity actions: 50 steps of 0.1 s; options: nuisance coordinate, disc to push"
     )
     substeps: ClassVar[int] = 2
+    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +95,31 @@ class Point(Robot):
     def sources(self) -> dict[str, str]:
         """`disc_offset` has none: a runner would have to see the disc."""
         return {**super().sources(), "position": "qpos[0:2]", "velocity": "qvel[0:2]"}
+
+
+@dataclass(frozen=True)
+class PointDisc(Point):
+    """The smallest case of SLIM's three channels: reach for the disc, discover with it, handle it gently.
+
+    Terms: `reach`, minus the distance to the disc's rim, m; `safety`, 1 for every step of rough handling.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: {"reach": 1.0, "safety": -1.0})
+    disc: bool = True
+
+    name: ClassVar[str] = "point_disc"
+    doc: ClassVar[str] = "2-D point and a disc to push: terms for reaching it and for rough handling"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.disc:
+            raise UserError("env point_disc has a disc: take env=point for none")
+
+    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
+        """`reach` and `safety`."""
+        gap = jnp.linalg.norm(data.qpos[-2:] + jnp.asarray(DISC_START) - data.qpos[:2]) - DISC_RADIUS
+        rough = (gap < NEAR) & (jnp.linalg.norm(data.qvel[:2]) > GENTLE)
+        return {"reach": -gap, "safety": rough.astype(jnp.float32)}
 
 
 def _slide(body: Any, name: str, axis: tuple[int, int, int], damping: float = 0.0) -> None:

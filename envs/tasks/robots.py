@@ -31,6 +31,7 @@ class Hopper(GymRobot):
     substeps: ClassVar[int] = 4
     root: ClassVar[int] = 1
     gaussian_qvel: ClassVar[bool] = False
+    fall_height_m: ClassVar[float] = 0.7  # Hopper-v5's bound of health; likewise below
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Walker2d(Hopper):
     name: ClassVar[str] = "walker2d"
     doc: ClassVar[str] = "Gymnasium's Walker2d for skill discovery: 200 steps of 0.008 s, never ends early"
     xml: ClassVar[str] = "walker2d_v5.xml"
+    fall_height_m: ClassVar[float] = 0.8
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,4 @@ class Humanoid(GymRobot):
     xml: ClassVar[str] = "humanoid.xml"
     substeps: ClassVar[int] = 5
     gaussian_qvel: ClassVar[bool] = False
+    fall_height_m: ClassVar[float] = 1.0

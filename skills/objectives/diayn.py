@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from repertoire.algos import networks
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError
 from repertoire.skills.latent import OneHot, Prior, Sphere
+from repertoire.skills.objectives.base import Base, weighted_mean
 
 
 @dataclass(frozen=True)
-class Diayn:
-    """DIAYN, categorical (`OneHot` prior) or continuous (`Gaussian` or `Sphere` prior, unit-variance Gaussian q).
+class Diayn(Base):
+    """DIAYN (arXiv 1802.06070): skills that a discriminator can tell apart.
+
+    Categorical (`OneHot` prior) or continuous (`Gaussian` or `Sphere` prior, Gaussian q of fixed variance).
 
     Attributes:
-      prior: latent prior. hidden: discriminator layers. lr: its step size.
+      prior, lr, mask: see `Base`. hidden: discriminator layers.
       logit_clip: bound of the categorical logits (braxlines uses 5): a posterior cannot become certain, so the
         reward keeps a gradient. scale: factor on the normalised features (braxlines scales velocities by 5-10).
       spectral: make the discriminator Lipschitz (braxlines does): confidence must then be earned by features that lie
@@ -28,29 +31,22 @@ class Diayn:
       sigma: standard deviation of the continuous posterior.
     """
 
-    prior: Prior = field(default_factory=lambda: OneHot(8))
+    prior: Prior = OneHot(8)
     hidden: tuple[int, ...] = (32, 32)
     activation: str = "relu"
-    lr: float = 1e-3
     logit_clip: float = 5.0
     scale: float = 1.0
     spectral: bool = False
     sigma: float = 0.5
 
-    name = "diayn"
-    channels = ("diayn",)
-    weights = (1.0,)
+    name: ClassVar[str] = "diayn"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prior.discrete and self.prior.size < 2:
             raise UserError("DIAYN needs at least 2 skills")
-        if min(self.lr, self.logit_clip, self.scale, self.sigma) <= 0:
-            raise UserError("objective.lr, logit_clip, scale and sigma must be positive")
-
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Adam."""
-        return optax.adam(self.lr)
+        if min(self.logit_clip, self.scale, self.sigma) <= 0:
+            raise UserError("objective.logit_clip, scale and sigma must be positive")
 
     def init(self, key: Array, features: int) -> Params:
         """Discriminator parameters."""
@@ -90,7 +86,7 @@ class Diayn:
         if self.prior.discrete:
             right = jnp.argmax(self.logits(params, batch.next_features), -1) == jnp.argmax(batch.z, -1)
             metrics["accuracy"] = right.mean()
-        return -log_q.mean(), metrics
+        return -weighted_mean(log_q, batch.weight), metrics
 
     def goal_latent(self, params: Params, features: Array, goal_features: Array) -> Array:
         """Latent most likely under the discriminator at the goal, [D]."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 from repertoire.errors import unknown
 from repertoire.skills.latent import make_prior
+from repertoire.skills.objectives.contrastive import Becl, Cic, Csf
 from repertoire.skills.objectives.diayn import Diayn
-from repertoire.skills.objectives.metric import Metra
+from repertoire.skills.objectives.dynamics import Dads, Lpe
+from repertoire.skills.objectives.entropy import Aps, Knn
+from repertoire.skills.objectives.factored import Factored
+from repertoire.skills.objectives.gate import Smerl
+from repertoire.skills.objectives.metric import Csd, Lsd, Metra
+from repertoire.skills.objectives.novelty import Rnd
 
+_PLAIN = (Diayn, Dads, Lpe, Metra, Lsd, Csd, Csf, Cic, Becl, Aps, Rnd, Knn)
 #: Objective name -> class; the defaults of its fields are its settings.
-OBJECTIVES: dict[str, Any] = {"metra": Metra, "diayn": Diayn}
+OBJECTIVES: dict[str, Any] = {cls.name: cls for cls in (*_PLAIN, Smerl, Factored)}
 
 
 def make(name: str, *, prior: str | None = None, skills: int | None = None, hold: int = 0, **options: Any) -> Any:
@@ -21,18 +27,24 @@ def make(name: str, *, prior: str | None = None, skills: int | None = None, hold
     Args:
       name: key of `OBJECTIVES`. prior: latent prior (`sphere`, `gaussian`, `one_hot`); the objective's own if None.
       skills: latent size (number of skills where discrete). hold: steps until a latent is redrawn, 0 per episode.
-      **options: fields of the objective's dataclass.
+      **options: fields of the objective's dataclass; lists become tuples.
     """
+    known = fields(name)
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of objective {name}", key, {*known, "skills", "hold"})
+    cls = OBJECTIVES[name]
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    wanted = cls(**options).prior.describe() | {"hold": hold}
+    wanted |= {k: v for k, v in (("kind", prior), ("size", skills)) if v is not None}
+    return cls(prior=make_prior(**wanted), **options)
+
+
+def fields(name: str) -> set[str]:
+    """Settings of an objective: the fields of its class. Raises `UserError` for an unknown name."""
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
-    cls = OBJECTIVES[name]
-    fields = {f.name for f in dataclasses.fields(cls)} - {"prior"}
-    for key in options:
-        if key not in fields:
-            raise unknown(f"option of objective {name}", key, {*fields, "prior", "skills", "hold"})
-    default = cls().prior
-    latent = make_prior(prior or default.kind, default.size if skills is None else skills, hold)
-    return cls(prior=latent, **options)
+    return {f.name for f in dataclasses.fields(OBJECTIVES[name])}
 
 
 def describe() -> list[dict[str, Any]]:
@@ -42,6 +54,5 @@ def describe() -> list[dict[str, Any]]:
         prior = cls().prior
         options = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls) if f.name != "prior"}
         options |= {"prior": prior.kind, "skills": prior.size, "hold": prior.hold}
-        doc = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0]
-        rows.append({"name": name, "doc": doc, "options": options})
+        rows.append({"name": name, "doc": (cls.__doc__ or "").splitlines()[0], "options": options})
     return rows

@@ -65,7 +65,9 @@ def forward(q: Array) -> Chain:
         return (position, rotation), (position, rotation[:, 2])
 
     # A loop, not 7 copies: these few operations stand in many places of a step, and compiling them is what costs.
-    (position, rotation), (joints, axes) = jax.lax.scan(link, (jnp.zeros(3, q.dtype), jnp.eye(3, dtype=q.dtype)), (TILTS, OFFSETS, q))
+    (position, rotation), (joints, axes) = jax.lax.scan(
+        link, (jnp.zeros(3, q.dtype), jnp.eye(3, dtype=q.dtype)), (TILTS, OFFSETS, q)
+    )
     position = position + (FLANGE + TCP) * rotation[:, 2]
     return Chain(joints, axes, position, _times(rotation, about_z(jnp.asarray(HAND_TURN, q.dtype))))
 

@@ -135,7 +135,7 @@ class PandaStack(Place):
 
     def spots(self, key: Array) -> Array:
         """One cube on each half of the area, 6 cm apart at least."""
-        (x0, y0), (x1, y1) = self.area
+        (x0, _), (x1, y1) = self.area
         side_key, spot_key = jax.random.split(key)
         side = jnp.where(jax.random.bernoulli(side_key), 1.0, -1.0)
         spots = uniform(spot_key, [(x0, 0.03)] * 2, [(x1, y1)] * 2)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from flax import struct
 
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.panda.arm import ArmMemory, Panda, distance, near, uniform
 from repertoire.envs.types import Array, Data, Slice, State
 from repertoire.errors import unknown
-from flax import struct
 
 GOAL_COLOUR = (0.1, 0.8, 0.2, 0.5)
 #: Box that goals of `PandaReach` lie in, m.

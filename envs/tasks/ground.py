@@ -1,0 +1,43 @@
+"""What legged robots stand on: a plane, or rough ground as a height field."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+#: Side of the rough ground, m, and points along a side: 0.2 m apart.
+SIDE, POINTS = 40.0, 201
+#: Half-width of the flat patch at the start, m.
+PATCH = 0.6
+GROUNDS = ("flat", "rough")
+
+
+def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
+    """Add a light and the geom `floor` to a robot's `spec`; `roughness` is the largest height of `rough` ground, m."""
+    spec.visual.headlight.ambient = [0.5, 0.5, 0.5]
+    spec.add_texture(
+        name="grid", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.9, 0.9, 0.9], rgb2=[0.8, 0.8, 0.8], width=256, height=256,
+    )  # fmt: skip
+    material = spec.add_material(name="grid", texrepeat=[40, 40])
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "grid"
+    spec.worldbody.add_light(pos=[0, 0, 10], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    floor = {"name": "floor", "material": "grid", "rgba": [1, 1, 1, 1], "group": 0, "condim": 3, "friction": [0, 0, 0]}
+    floor |= {"contype": 1, "conaffinity": 0}  # the robot's shapes decide on friction, and touch nothing else
+    if kind == "flat":
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[40, 40, 1], **floor)
+        return
+    heights = rough_heights()
+    spec.add_hfield(
+        name="rough", nrow=POINTS, ncol=POINTS, size=[SIDE / 2, SIDE / 2, roughness, 0.5], userdata=heights.ravel()
+    )
+    floor |= {"material": "", "rgba": [0.5, 0.5, 0.45, 1]}
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", **floor)
+
+
+def rough_heights() -> np.ndarray:
+    """[POINTS, POINTS] in [0, 1]: random heights, flat around the middle, the same in every run."""
+    heights = np.random.default_rng(0).uniform(size=(POINTS, POINTS))
+    distance = np.abs(np.linspace(-SIDE / 2, SIDE / 2, POINTS))
+    away = np.maximum.outer(distance, distance) - PATCH
+    return heights * np.clip(away / PATCH, 0.0, 1.0)

@@ -1,0 +1,150 @@
+"""Follow a commanded velocity: the joystick task of legged_gym (Rudin et al. 2022), for any legged robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from repertoire.envs import rotations
+from repertoire.envs.task import at_least, interval
+from repertoire.envs.tasks.pd_robot import PDMemory
+from repertoire.envs.types import Array, Data, Slice
+
+if TYPE_CHECKING:
+    from repertoire.envs.tasks.legged import Legged as _Legged
+else:
+    _Legged = object  # a mix-in: the robot comes with the subclass
+
+#: Per second. Terms and most weights are those of the vendor's own training (unitree_rl_lab, Go2); `alive` is ours: a
+#: beginner's costs exceed what tracking pays, and it must not be better off falling.
+VELOCITY = {
+    "alive": 1.0,
+    "tracking_linear": 1.5,
+    "tracking_yaw": 0.75,
+    "vertical": -2.0,
+    "spin": -0.05,
+    "orientation": -2.5,
+    "torque": -2e-4,
+    "joint_acceleration": -2.5e-7,
+    "action_rate": -0.05,
+    "joint_limits": -10.0,
+    "posture": -0.1,
+    "air_time": 1.0,
+    "slip": -0.1,
+    "contacts": -1.0,
+}
+#: A step shorter than this earns nothing, s; one longer than LONG_STEP no more than that.
+SHORT_STEP, LONG_STEP = 0.2, 0.5
+
+
+@struct.dataclass
+class VelocityMemory(PDMemory):
+    """The command, and how long each foot has been in the air."""
+
+    command: Array  # [3] m/s forward, m/s left, rad/s
+    air: Array  # [F] s
+
+
+@dataclass(frozen=True)
+class Velocity(_Legged):
+    """Mix-in for a `Legged` robot: walk as commanded; a fall ends the episode.
+
+    Attributes:
+      vx, vy: ranges of the command, m/s forward and left. yaw_rate: rad/s.
+      stand: fraction of commands that ask for standing still.
+      hold: control steps that a command stays.
+      sigma: width of the tracking terms exp(-error^2 / sigma), (m/s)^2 and (rad/s)^2.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(VELOCITY))
+    terminate: bool = True
+    vx: tuple[float, float] = (-1.0, 1.5)
+    vy: tuple[float, float] = (-0.5, 0.5)
+    yaw_rate: tuple[float, float] = (-1.0, 1.0)
+    stand: float = 0.1
+    hold: int = 250
+    sigma: float = 0.25
+
+    fields: ClassVar[tuple[str, ...]] = ("sensordata", "actuator_force", "site_xpos")
+    any_heading: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        interval(self.name, vx=self.vx, vy=self.vy, yaw_rate=self.yaw_rate, stand=(0.0, self.stand))
+        at_least(self.name, 1, hold=self.hold)
+        at_least(self.name, 1e-3, sigma=self.sigma)
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`command`: its ranges, and for how long it holds."""
+        return {**super().commands(), "command": ([list(self.vx), list(self.vy), list(self.yaw_rate)], self.hold)}
+
+    def draw_command(self, key: Array) -> Array:
+        """A command [3]."""
+        value_key, stand_key = jax.random.split(key)
+        low, high = jnp.asarray([self.vx, self.vy, self.yaw_rate], jnp.float32).T
+        still = jax.random.uniform(stand_key) < self.stand
+        return jnp.where(still, 0.0, jax.random.uniform(value_key, (3,), minval=low, maxval=high))
+
+    def extra_slices(self) -> tuple[Slice, ...]:
+        """Adds `command`."""
+        return (*super().extra_slices(), Slice("command", 3, "m/s, rad/s"))
+
+    def observe(self, data: Data, memory: Any) -> dict[str, Array]:
+        """The robot's values and `command`."""
+        return {**super().observe(data, memory), "command": memory.command}
+
+    def sources(self) -> dict[str, str]:
+        """The operator commands."""
+        return {**super().sources(), "command": "command.command"}
+
+    def remember(self, key: Array, data: Data) -> VelocityMemory:
+        """First command; all feet are down."""
+        key, command_key = jax.random.split(key)
+        base = super().remember(key, data)
+        return VelocityMemory(**vars(base), command=self.draw_command(command_key), air=jnp.zeros(len(self.feet)))
+
+    def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
+        """Replace a command that has held long enough; time the feet in the air."""
+        key, command_key = jax.random.split(key)
+        memory = super().advance(key, before, data, action, memory, t)
+        return memory.replace(
+            command=jnp.where(t % self.hold == 0, self.draw_command(command_key), memory.command),
+            air=jnp.where(self.feet_down(data), 0.0, memory.air + self.dt),
+        )
+
+    def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
+        """Adds tracking, terms against bouncing and rolling, and terms on the gait."""
+        assert data.site_xpos is not None and before.site_xpos is not None
+        linear, yaw = self._errors(data, memory.command)
+        velocity, spin = rotations.unrotate(data.qpos[3:7], data.qvel[:3]), data.qvel[3:6]
+        down, moving = self.feet_down(data), jnp.linalg.norm(memory.command) > 0.1
+        step = jnp.clip(memory.air + self.dt, SHORT_STEP, LONG_STEP) - SHORT_STEP
+        feet = self.foot_sites
+        sliding = jnp.sum(jnp.square((data.site_xpos - before.site_xpos)[feet, :2] / self.dt), axis=-1)
+        return {
+            **super().rates(before, data, action, memory),
+            "alive": lambda: jnp.ones(()),
+            "tracking_linear": lambda: jnp.exp(-jnp.square(linear) / self.sigma),
+            "tracking_yaw": lambda: jnp.exp(-jnp.square(yaw) / self.sigma),
+            "vertical": lambda: jnp.square(velocity[2]),
+            "spin": lambda: jnp.sum(jnp.square(spin[:2])),
+            "posture": lambda: jnp.sum(jnp.square(data.qpos[7:] - self.joints)),
+            "air_time": lambda: jnp.sum(step * (down & (memory.air > 0))) / self.dt * moving,
+            "slip": lambda: jnp.sum(sliding * down),
+        }
+
+    def measure(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Adds the absolute errors `tracking_error`, m/s, and `yaw_error`, rad/s."""
+        linear, yaw = self._errors(data, memory.command)
+        return {**super().measure(data, memory), "tracking_error": linear, "yaw_error": jnp.abs(yaw)}
+
+    def _errors(self, data: Data, command: Array) -> tuple[Array, Array]:
+        """Distance of the planar velocity from the command, and the error of the yaw rate."""
+        q = data.qpos[3:7]
+        velocity = rotations.unrotate(q, data.qvel[:3])
+        return jnp.linalg.norm(velocity[:2] - command[:2]), data.qvel[5] - command[2]

@@ -1,0 +1,154 @@
+"""`compare`: arms x envs x seeds. Trains what is unfinished, then writes one table, one page and its Markdown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from repertoire.errors import UserError, unknown
+from repertoire.experiment import comparison
+from repertoire.experiment.console import human
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import cli, config
+from repertoire.skills import statistics
+
+#: Verbs whose runs can be compared.
+VERBS = ("train", "train-skills", "train-controller")
+
+
+class Job(NamedTuple):
+    """One run of the comparison: all seeds of an arm on an env."""
+
+    env: str
+    arm: str
+    path: Path
+    args: tuple[str, ...]
+
+
+def main(verb: str, args: list[str]) -> None:
+    """Entry of the verb."""
+    config.main("compare", args, run)
+
+
+def run(cfg: dict[str, Any]) -> Path:
+    """Train, collect, write. Raises `UserError` when runs failed; what finished is written all the same."""
+    jobs = plan(cfg)
+    failed = launch(cfg, [j for j in jobs if not finished(j, cfg)])
+    table = comparison.Table(cfg["name"], tuple(cfg["arms"]), tuple(cfg["envs"]), tuple(cfg["metrics"]))
+    cells, scores = collect(cfg, jobs)
+    out = Path(cfg["out"])
+    write_json(out / "comparison.json", {"cells": _plain(cells), "scores": _plain(scores), "config": cfg})
+    runs = {(j.env, j.arm): RunDir.open(j.path) for j in jobs if finished(j, cfg)}
+    page = comparison.write_page(out / "compare.html", table, cells, runs, cfg["curves"], cfg["title"])
+    markdown = comparison.markdown(table, cells, caption=_caption(cfg))
+    print(markdown)
+    if cfg["results"]:
+        comparison.insert(Path(cfg["results"]), cfg["name"], markdown)
+    print(page)
+    if failed:
+        names = ", ".join(path.name for path in failed)
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see {out / 'logs'}; the command retries")
+    return page
+
+
+def plan(cfg: Mapping[str, Any]) -> list[Job]:
+    """The runs, with every config composed once so that a wrong name fails before anything is trained."""
+    if cfg["verb"] not in VERBS:
+        raise unknown("verb to compare", cfg["verb"], VERBS)
+    if not cfg["arms"] or not cfg["envs"]:
+        raise UserError("a comparison needs at least one arm and one env")
+    out = Path(cfg["out"])
+    library = cfg["library"] or str(out / "library")
+    jobs = []
+    for env in cfg["envs"]:
+        for arm, settings in cfg["arms"].items():
+            path = out / "runs" / f"{env}-{arm}"
+            args = [f"env={env}", *cfg["overrides"], *settings]
+            args += [f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
+            args += [f"run_dir={path}", f"library={library}"]
+            args += [f"name={env}-{arm}"] if cfg["verb"] == "train-skills" else []
+            config.compose(cfg["verb"].replace("-", "_"), args)
+            jobs.append(Job(env, arm, path, tuple(args)))
+    return jobs
+
+
+def finished(job: Job, cfg: Mapping[str, Any]) -> bool:
+    """Whether the run is there, evaluated, and as long as asked for."""
+    if not (job.path / "done.json").exists() or not (job.path / "evaluation.json").exists():
+        return False
+    return int(RunDir.open(job.path).config["total_steps"]) >= int(cfg["total_steps"])
+
+
+def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
+    """Run each job in a process of its own, in turn here, all at once where a launcher queues them; the failed ones."""
+    logs = comparison.folder(Path(cfg["out"]) / "logs")
+    local = cfg["launcher"] == "local"
+    started, failed = [], []
+    for i, job in enumerate(jobs):
+        log = logs / f"{job.env}-{job.arm}.log"
+        print(f"[{i + 1}/{len(jobs)}] {job.env}, {job.arm}: {log}", flush=True)
+        with open(log, "ab") as file:
+            process = subprocess.Popen(_command(cfg, job), stdout=file, stderr=subprocess.STDOUT)
+        started.append((job, process))
+        if local:
+            failed += _wait(job, process)
+    if not local:
+        failed = [path for job, process in started for path in _wait(job, process)]
+    return failed
+
+
+def _command(cfg: Mapping[str, Any], job: Job) -> list[str]:
+    sweep = [] if cfg["launcher"] == "local" else ["-m", f"launcher={cfg['launcher']}"]
+    return [sys.executable, "-m", cli.__name__, cfg["verb"], *sweep, *job.args]
+
+
+def _wait(job: Job, process: subprocess.Popen[bytes]) -> list[Path]:
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the signal too, and saves
+        raise
+    if code:
+        print(f"  {job.env}, {job.arm}: exit code {code}", flush=True)
+    return [job.path] if code else []
+
+
+def collect(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> tuple[comparison.Cells, dict[Any, list[float]]]:
+    """(interquartile mean with its interval, scores per seed) of each (env, arm, metric) that was measured."""
+    scores: dict[Any, list[float]] = {}
+    for job in (j for j in jobs if finished(j, cfg)):
+        rows = comparison.seed_rows(job.path)
+        for metric in cfg["metrics"]:
+            values = [float(r[metric]) for r in rows if metric in r]
+            if values:
+                scores[job.env, job.arm, metric] = values
+        for metric, key in (cfg["floor"] or {}).items():
+            values = [float(r[key]) for r in rows if key in r]
+            if values:
+                scores.setdefault((job.env, comparison.FLOOR, metric), values[:1])  # it belongs to the env alone
+    return {key: cell(values) for key, values in scores.items()}, scores
+
+
+def cell(values: Sequence[float]) -> comparison.Cell:
+    """Interquartile mean over seeds and its bootstrap interval; a single seed has no interval but itself."""
+    array = np.asarray(values, float)
+    middle = float(statistics.iqm(array))
+    low, high = statistics.bootstrap(array) if len(array) > 1 else (middle, middle)
+    return comparison.Cell(middle, low, high, len(array))
+
+
+def _caption(cfg: Mapping[str, Any]) -> str:
+    return (
+        f"`repertoire compare comparison={cfg['name']}`: {human(cfg['total_steps'])} env steps, {cfg['seeds']} seeds, "
+        "interquartile mean and 95 % stratified bootstrap interval over seeds."
+    )
+
+
+def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    return {"/".join(key): list(value) for key, value in mapping.items()}
