@@ -24,13 +24,17 @@ Rule = Callable[[Any, Any], Any]
 
 
 class Episodes(NamedTuple):
-    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory."""
+    """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
+
+    success: [K], whether an episode's last step was one of success; None for tasks without that metric.
+    """
 
     qpos: np.ndarray
     positions: np.ndarray
     reward: np.ndarray
     alive: np.ndarray
     memory: Any
+    success: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -79,14 +83,15 @@ def episodes(env: Any, rule: Rule, key: Any, count: int) -> Episodes:
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), env.spec.episode_length)
-        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool)), keys)
-        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
+        (last, _), out = jax.lax.scan(step, (states, jnp.zeros(count, bool)), keys)
+        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
+        return *out, last.metrics.get("success")
 
-    qpos, features, reward, alive, memory = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, success = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory)
+    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, success)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -95,7 +100,7 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, with a 95 % normal interval of the mean."""
+    """Return, length and (where the task has it) success of episodes; 95 % normal interval of the mean return."""
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -104,6 +109,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "return_high": float(returns.mean() + half),
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
+        **({} if found.success is None else {"success": float(found.success.mean())}),
     }
 
 

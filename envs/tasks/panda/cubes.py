@@ -44,6 +44,7 @@ class CubeScene(Panda):
     vary_friction: float = 0.25
     yaw: float = 0.3
 
+    coverage_cells: ClassVar[Mapping[str, float]] = {"cube_position": 0.1}
     cubes: ClassVar[tuple[str, ...]] = ("cube",)
     area: ClassVar[tuple[tuple[float, float], tuple[float, float]]] = ((0.38, -0.18), (0.58, 0.18))  # m, x-y corners
 
@@ -136,14 +137,12 @@ class CubeScene(Panda):
     # -- observation ---------------------------------------------------------------------------------------------
 
     def extra_slices(self) -> tuple[Slice, ...]:
-        """The first cube: position, two axes, velocity, offset from the hand, and whether the pads touch it."""
+        """The first cube's pose, as a camera gives it: position, two axes, and where it lies from the hand."""
         return (
             *super().extra_slices(),
             Slice("cube_position", 3, "m"),
             Slice("cube_axes", 6),
-            Slice("cube_velocity", 3, "m/s"),
             Slice("cube_offset", 3, "m", scale=5.0),
-            Slice("grip", 2),
         )
 
     def extra_features(self) -> tuple[Slice, ...]:
@@ -151,8 +150,16 @@ class CubeScene(Panda):
         return (*super().extra_features(), Slice("cube_position", 3, "m"))
 
     def extra_critic(self) -> tuple[Slice, ...]:
-        """What varies: half edge, mass and friction of the first cube, relative to the ordinary one."""
-        return (*super().extra_critic(), Slice("cube_properties", 3))
+        """What no sensor of the robot tells: the first cube's velocity, whether each pad touches it, and what varies.
+
+        `cube_properties` are half edge, mass and friction, relative to the ordinary cube.
+        """
+        return (
+            *super().extra_critic(),
+            Slice("cube_velocity", 3, "m/s"),
+            Slice("grip", 2),
+            Slice("cube_properties", 3),
+        )
 
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """The arm's values and the cube's."""

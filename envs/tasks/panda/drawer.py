@@ -45,13 +45,16 @@ class DrawerScene(Panda):
         return self.drawer_middle(data) + jnp.array(furniture.HANDLE)
 
     def extra_slices(self) -> tuple[Slice, ...]:
-        """How far and how fast the drawer is open, and where its handle lies from the hand."""
+        """How far the drawer is open, and where its handle lies from the hand."""
         return (
             *super().extra_slices(),
             Slice("drawer", 1, "m", scale=5.0),
-            Slice("drawer_rate", 1, "m/s"),
             Slice("handle_offset", 3, "m", scale=5.0),
         )
+
+    def extra_critic(self) -> tuple[Slice, ...]:
+        """How fast the drawer opens."""
+        return (*super().extra_critic(), Slice("drawer_rate", 1, "m/s"))
 
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds the drawer's values."""
