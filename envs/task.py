@@ -40,6 +40,7 @@ class Task:
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
       affine_control: whether controls are the action, scaled and shifted: what an export can hold.
+      camera: how videos look at it: `follow`, or the name of a camera in the model.
       ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
       coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
         slices that the features do not have are passed over.
@@ -56,6 +57,7 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
     affine_control: ClassVar[bool] = True
+    camera: ClassVar[str] = "follow"
     ceiling_m: ClassVar[float | None] = None
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0

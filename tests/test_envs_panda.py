@@ -32,8 +32,8 @@ def env_of(name, **options):
     return registry.make(name, "native", **options)
 
 
-def stepper(env):
-    return jax.jit(env.step, compiler_options=QUICK)
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
 
 
 # -- the model against published numbers ----------------------------------------------------------------------------
@@ -141,6 +141,14 @@ def at_home():
     return control.start(HOME, jnp.float32(0.02))
 
 
+def after(mode, action, steps=3):
+    """Targets after `action` and some steps of none, of an arm that follows at once: joints take time to catch up."""
+    targets = follower(mode)(at_home(), action, HOME)
+    for _ in range(steps):
+        targets = follower(mode)(targets, jnp.zeros_like(action), targets.joints)
+    return targets
+
+
 @pytest.mark.parametrize(
     ("mode", "names", "size"),
     [
@@ -164,7 +172,7 @@ def test_home_is_where_it_is_said_to_be():
 def test_an_action_moves_the_hand_by_five_centimetres():
     targets = at_home()
     for axis in range(3):
-        moved = follower("ee_delta")(targets, -jnp.eye(4)[axis], HOME)
+        moved = after("ee_delta", -jnp.eye(4)[axis])
         expected = targets.position - 0.05 * jnp.eye(3)[axis]
         np.testing.assert_allclose(moved.position, expected, atol=1e-6)
         chain = _forward(moved.joints)
@@ -176,7 +184,7 @@ def test_an_action_moves_the_hand_by_five_centimetres():
 
 
 def test_a_pose_action_turns_the_hand():
-    turned = follower("ee_pose")(at_home(), 0.5 * jnp.eye(7)[5], HOME)
+    turned = after("ee_pose", 0.5 * jnp.eye(7)[5])
     np.testing.assert_allclose(kinematics.rotation_error(turned.rotation, DOWN), [0, 0, np.sin(0.15)], atol=1e-5)
     np.testing.assert_allclose(_forward(turned.joints).rotation, turned.rotation, atol=1e-2)
     np.testing.assert_allclose(_forward(turned.joints).position, at_home().position, atol=1e-3)
@@ -223,7 +231,7 @@ def test_the_hand_is_not_sent_out_of_the_workspace():
 def begun(name, seed=0, **options):
     """(task, state) at the start of an episode."""
     env = env_of(name, **options)
-    return env.task, jax.jit(env.reset, compiler_options=QUICK)(jax.random.key(seed))
+    return env.task, quick(env.reset)(jax.random.key(seed))
 
 
 def with_qpos(task, data, **values):
@@ -254,7 +262,8 @@ def test_success_is_within_four_centimetres():
 
 def test_goals_lie_away_from_the_cube_and_as_often_in_the_air_as_asked():
     task, state = begun("panda_pick_place")
-    goals = np.asarray(jax.vmap(lambda k: task.draw(k, state.data))(jax.random.split(jax.random.key(1), 200)))
+    draw = quick(jax.vmap(lambda k: task.draw(k, state.data)))
+    goals = np.asarray(draw(jax.random.split(jax.random.key(1), 200)))
     assert (np.linalg.norm(goals[:, :2] - task.cube(state.data)[:2], axis=1) > 0.1).all()
     assert (goals[:, :2] >= task.area[0]).all() and (goals[:, :2] <= task.area[1]).all()
     assert 70 < (goals[:, 2] > 0.05).sum() < 130 and goals[:, 2].max() <= 0.25
@@ -300,7 +309,7 @@ def test_discovery_features_are_hand_cube_and_gripper():
 def test_a_stacked_cube_lies_on_the_other_one_and_nothing_holds_it():
     task, state = begun("panda_stack")
     base = task.cube(state.data, 1)
-    apart = jax.vmap(lambda k: task.spots(k))(jax.random.split(jax.random.key(0), 100))
+    apart = quick(jax.vmap(task.spots))(jax.random.split(jax.random.key(0), 100))
     assert float(jnp.linalg.norm(apart[:, 0] - apart[:, 1], axis=-1).min()) >= 0.06
     top = base + jnp.array([0.0, 0.0, 0.02 + float(task.cube_half(state.data))])
     np.testing.assert_allclose(task.target(state.data, state.memory), top, atol=1e-6)
@@ -326,8 +335,8 @@ def test_a_variation_changes_what_it_says_and_only_that(option, changed):
     none = {"vary_size": 0.0, "vary_mass": 0.0, "vary_friction": 0.0}
     task = registry.make_task("panda_cube", **{**none, option: 0.2})
     plain = registry.make_task("panda_cube", **none)
-    assert plain.start(jax.random.key(0)).overrides == {}
-    starts = jax.vmap(task.start)(jax.random.split(jax.random.key(0), 64))
+    assert jax.eval_shape(plain.start, jax.random.key(0)).overrides == {}
+    starts = quick(jax.vmap(task.start))(jax.random.split(jax.random.key(0), 64))
     for field, values in starts.overrides.items():
         ratio = np.asarray(values) / np.where(getattr(plain.model, field) == 0, 1, getattr(plain.model, field))
         others = np.abs(ratio - np.asarray(ratio)[:1]).reshape(64, -1).max(0) > 1e-6
@@ -339,27 +348,28 @@ def test_a_variation_changes_what_it_says_and_only_that(option, changed):
     }[option]
     factor = np.asarray(starts.overrides[field])[:, row].reshape(64, -1)[:, 0] / base
     assert 0.8 <= factor.min() < 0.85 and 1.15 < factor.max() <= 1.2
-    state = jax.vmap(env_of("panda_cube", **{**none, option: 0.2}).reset)(jax.random.split(jax.random.key(0), 2))
+    reset = quick(jax.vmap(env_of("panda_cube", **{**none, option: 0.2}).reset))
+    state = reset(jax.random.split(jax.random.key(0), 2))
     seen = state.obs["critic"][:, task.obs_spec().index("critic", ("cube_properties",))]
     assert (np.ptp(seen, axis=0) > 1e-3).sum() == 1
 
 
 def test_a_cube_rests_at_its_own_height_and_slides_as_far_as_its_friction_lets_it():
-    """Coulomb: a cube thrown at v stops after v^2 / (2 mu g)."""
-    task = registry.make_task("panda_cube", vary_friction=0.5, yaw=0.0)
+    """Coulomb: a cube thrown at v stops after v^2 / (2 mu g), unless mu is above 1: then it tips over."""
+    task = registry.make_task("panda_cube", vary_friction=0.2, yaw=0.0)
     physics, n = NativePhysics(task.model), 8
-    start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), n))
+    start = quick(jax.vmap(task.start))(jax.random.split(jax.random.key(0), n))
     first, speed = int(task.model.joint("cube").qposadr[0]), 1.0
     qvel = start.qvel.at[:, int(task.model.joint("cube").dofadr[0])].set(speed)
     data = jax.vmap(physics.init)(start.qpos, qvel, start.overrides)
     still = jnp.tile(jnp.append(HOME, 0.04), (n, 1))
-    after = jax.vmap(lambda d, u: physics.step(d, u, 250))(data, still)
-    cube, geom = after.qpos[:, first : first + 3], task.model.geom("cube").id
+    last = jax.vmap(lambda d, u: physics.step(d, u, 250))(data, still)
+    cube, geom = last.qpos[:, first : first + 3], task.model.geom("cube").id
     half, friction = start.overrides["geom_size"][:, geom, 2], start.overrides["geom_friction"][:, geom, 0]
     np.testing.assert_allclose(cube[:, 2], half, atol=3e-4)
     slid = cube[:, 0] - start.qpos[:, first]
     np.testing.assert_allclose(slid, speed**2 / (2 * friction * 9.81), rtol=0.1)
-    assert float(np.ptp(friction)) > 0.4 and float(np.ptp(half)) > 1e-3
+    assert float(np.ptp(friction)) > 0.15 and float(np.ptp(half)) > 1e-3
 
 
 # -- drawer and scene -----------------------------------------------------------------------------------------------
@@ -382,11 +392,11 @@ def test_a_press_unlocks_for_good():
     task, state = begun("panda_scene")
     still = jnp.zeros(4)
     np.testing.assert_array_equal(task.switches(state.memory), [1.0])
+    advance = quick(lambda data, memory: task.advance(None, data, data, still, memory, None))
     light = with_qpos(task, state.data, button=-0.005)
-    assert not bool(task.advance(None, light, light, still, state.memory, None).unlocked)
-    pressed = with_qpos(task, state.data, button=-0.01)
-    memory = task.advance(None, pressed, pressed, still, state.memory, None)
-    assert bool(memory.unlocked) and bool(task.advance(None, light, light, still, memory, None).unlocked)
+    assert not bool(advance(light, state.memory).unlocked)
+    memory = advance(with_qpos(task, state.data, button=-0.01), state.memory)
+    assert bool(memory.unlocked) and bool(advance(light, memory).unlocked)
     np.testing.assert_array_equal(task.switches(memory), [0.0])
     assert task.control(still, state.data, memory).shape == (task.model.nu,)
 
@@ -403,12 +413,12 @@ def test_the_scene_has_four_stages():
         (unlocked, {"drawer": 0.15, "cube": inside[0.15]}),
         (unlocked, {"drawer": 0.0, "cube": inside[0.0]}),
     ]
+    look = quick(lambda d, m: (task.measure(d, m), task.terms(d, d, None, m), task.observe(d, m)))
     for stage, (memory, values) in enumerate(stages):
-        data = with_qpos(task, state.data, **values)
-        assert float(task.measure(data, memory)["stage"]) == stage
-        terms = task.terms(data, data, None, memory)
+        measured, terms, seen = look(with_qpos(task, state.data, **values), memory)
+        assert float(measured["stage"]) == stage
         assert float(terms["stage"]) == stage / 4 and float(terms["success"]) == (stage == 4)
-        np.testing.assert_array_equal(task.observe(data, memory)["stage"], np.eye(5)[stage])
+        np.testing.assert_array_equal(seen["stage"], np.eye(5)[stage])
     above = with_qpos(task, state.data, drawer=0.15, cube=inside[0.15] + jnp.array([0, 0, 0.1]))
     assert int(task.stage(above, unlocked)) == 2
 
@@ -471,7 +481,7 @@ def test_a_script_solves_the_task_in_every_world(name, plan, steps):
         state = jax.vmap(env.step)(state, action)
         return (state, progress), (state.metrics["success"], state.metrics["diverged"])
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @quick
     def run(keys):
         state, progress = jax.vmap(env.reset)(keys), jax.vmap(lambda _: script.begin())(keys)
         return jax.lax.scan(step, (state, progress), None, length=steps)[1]

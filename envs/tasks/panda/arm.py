@@ -48,6 +48,7 @@ class Panda(Task):
     fields: ClassVar[tuple[str, ...]] = ("sensordata",)
     substeps: ClassVar[int] = 25
     affine_control: ClassVar[bool] = False
+    camera: ClassVar[str] = "table"
     opening: ClassVar[float] = control.OPEN  # m per finger at the start
     dense: ClassVar[Mapping[str, float]] = {}  # default weights of the reward terms
 
