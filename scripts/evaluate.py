@@ -31,7 +31,8 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             print(f"{key:32s} {shown}{_interval(found.get('intervals', {}).get(key))}")
     for rule, row in found.get("rules", {}).items():
-        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]")
+        success = f"  success {row['success']:.3f}" if "success" in row else ""
+        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{success}")
     print(f"written: {opened.path / 'evaluation.json'}")
     return found
 
