@@ -31,6 +31,19 @@ class Network(NamedTuple):
     apply: Callable[[Params, Array], Array]
 
 
+def orthogonal(scale: float) -> Callable[..., Array]:
+    """Orthogonal initialiser that a `vmap` over seeds or ensemble members runs one after another.
+
+    jaxlib's batched QR waits on its thread pool for tasks of that pool, so two of them at once never end on two cores.
+    """
+    initialise = nn.initializers.orthogonal(scale)
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.asarray(jax.custom_batching.sequential_vmap(lambda k: initialise(k, shape, dtype))(key))
+
+    return init
+
+
 class MLP(nn.Module):
     """Dense layers with an activation between; orthogonal initialisation, `out_scale` on the last."""
 
@@ -43,9 +56,9 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[..., in] -> [..., out]."""
         for size in self.hidden:
-            x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+            x = nn.Dense(size, kernel_init=orthogonal(2.0**0.5))(x)
             x = ACTIVATIONS[self.activation](x)
-        return nn.Dense(self.out, kernel_init=nn.initializers.orthogonal(self.out_scale))(x)
+        return nn.Dense(self.out, kernel_init=orthogonal(self.out_scale))(x)
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish", out_scale: float = 1.0) -> Network:

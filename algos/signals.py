@@ -96,7 +96,9 @@ class Signals:
         def stats(x: Array) -> Stats:
             return normalize.update(normalize.init(x.shape[-1]), x)
 
-        return Warmup(stats(batch.obs["policy"]), stats(batch.obs["critic"]), stats(self._raw(batch.obs)))
+        raw = self._raw(batch.obs)
+        features = stats(raw) if self.objective is None or self.objective.standardise else normalize.init(raw.shape[-1])
+        return Warmup(stats(batch.obs["policy"]), stats(batch.obs["critic"]), features)
 
     def feature_batch(self, stats: Stats, batch: Transition) -> FeatureBatch:
         """What the objective sees of transitions [..., ...], features normalised by fixed statistics."""

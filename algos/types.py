@@ -74,6 +74,7 @@ class Objective(Protocol):
     prior: LatentPrior
     optimizer: optax.GradientTransformation
     mask: int  # control steps after a latent is drawn that `loss` leaves out: the old skill still shows in them
+    standardise: bool  # features in standard deviations of a random rollout, or in their own units
 
     def init(self, key: Array, features: int) -> Params:
         """Parameters for feature vectors [features] (already normalised by fixed statistics)."""

@@ -128,6 +128,14 @@ def test_feature_statistics_never_move(env):
     assert not np.array_equal(event.state.obs_stats["policy"].mean, before[1])
 
 
+def test_features_can_keep_their_own_units(env):
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("lsd", standardise=False), total_updates=1)
+    warm = jax.jit(learner.signals.warm_up)(jax.random.key(0))
+    np.testing.assert_array_equal(warm.features.mean, 0.0)
+    np.testing.assert_array_equal(warm.features.var, 1.0)
+    assert (warm.policy.var != 1.0).all()
+
+
 def test_staggered_starts_spread_over_the_episode():
     env = registry.make("point", episode_length=50)
     staggered = jax.jit(Learner(env, PPOConfig(**TINY)).init)(jax.random.key(0)).envs.t

@@ -1,5 +1,7 @@
 """Normalisation, distributions, networks: known answers and properties."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,15 @@ def test_layers_compute_what_the_network_computes(activation):
 def test_impossible_settings_say_so(bad):
     with pytest.raises(UserError, match="algo"):
         PPOConfig(**bad)
+
+
+def test_no_seed_or_member_shares_a_batched_factorisation():
+    """Two batched QRs at once wait for each other's threads for good: initialisers of a batch run one after another."""
+    network = networks.ensemble(networks.mlp(3, (8,), 2), 2)
+    keys = jax.random.split(jax.random.key(0), 3)
+    program = jax.jit(jax.vmap(network.init)).lower(keys).as_text()
+    calls = [line for line in program.splitlines() if "geqrf" in line and "tensor<" in line]
+    assert calls and not any(re.search(r"tensor<\d+x\d+x\d+xf32>", line) for line in calls), calls
+    batched = jax.vmap(network.init)(keys)
+    for ours, alone in zip(jax.tree.leaves(batched), jax.tree.leaves(network.init(keys[1]))):
+        np.testing.assert_allclose(ours[1], alone, rtol=1e-5, atol=1e-6)

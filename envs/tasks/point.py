@@ -43,7 +43,7 @@ class Point(Robot):
         "2-D point with velocity actions: 50 steps of 0.1 s; options: nuisance coordinate, disc to push"
     )
     substeps: ClassVar[int] = 2
-    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1}
+    coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1, "nuisance": 1.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,12 +25,14 @@ class Base:
 
     Attributes:
       prior: latent prior. lr: step size of Adam. mask: control steps after a latent is drawn that the loss leaves out
-        (DUSDi: 10 of 50).
+        (DUSDi: 10 of 50). standardise: features in standard deviations of a random rollout (as METRA's code); else in
+        their own units, where a distance may not be what it seems: the fast count for more.
     """
 
     prior: Prior = Sphere(2)
     lr: float = 1e-3
     mask: int = 0
+    standardise: bool = True
 
     name: ClassVar[str] = ""
 

@@ -1,0 +1,100 @@
+"""What each objective must do to the smallest worlds (research 8.2), learned here in seconds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.algos import normalize, trainer
+from repertoire.scripts import build, config, skill_eval
+
+REACH = 5.0  # m: 50 steps of 0.1 m along an axis; sqrt(2) times as much along a diagonal
+
+pytestmark = pytest.mark.slow
+
+
+@functools.cache
+def trained(*settings):
+    """(learner, state, metrics of the last update) of a short run on the point."""
+    cfg = config.compose("train_skills", ["env=point", *settings])
+    build.prepare(cfg)
+    learner = build.learner_of("train-skills", cfg)
+    programs = trainer.programs(learner)
+    state = programs.init(trainer.seed_keys(cfg["seed"]))
+    for event in trainer.train(programs, state, learner.total_updates):
+        state, metrics = event.state, event.metrics
+    return learner, state, metrics
+
+
+def endpoints(learner, state, z):
+    """[K, 2] displacement over an episode of each latent."""
+    rolled = skill_eval.roller(learner)(state, z, jax.random.key(0))
+    return rolled.positions[:, -1] - rolled.positions[:, 0]
+
+
+METRA = ("objective=metra", "objective.features=[position]", "total_steps=320000")
+LSD = ("objective=lsd", "objective.features=[position]", "objective.prior=sphere", "total_steps=480000")
+DIAYN = ("objective=diayn", "objective.features=[position]", "objective.skills=4", "objective.mask=5", "env.smooth={}",
+         "total_steps=320000")  # fmt: skip
+
+
+def directions(ends):
+    return np.arctan2(ends[:, 1], ends[:, 0])
+
+
+def test_metra_runs_along_rays_in_evenly_spread_directions_to_the_maximum_reach():
+    learner, state, _ = trained(*METRA)
+    ends = endpoints(learner, state, learner.prior.spread(16))
+    assert np.linalg.norm(ends, axis=1).mean() > 0.9 * REACH
+    angles = np.sort(directions(ends))
+    gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
+    assert gaps.max() < 3 * 2 * np.pi / 16, np.degrees(gaps)
+
+
+def test_lsd_prefers_the_corners_of_the_action_box():
+    """Predicted: METRA's rays. But LSD pays for Euclidean distance, and full action on both axes is sqrt(2) faster."""
+    learner, state, _ = trained(*LSD)
+    ends = endpoints(learner, state, learner.prior.spread(16))
+    assert np.linalg.norm(ends, axis=1).mean() > 1.1 * REACH
+    off_diagonal = np.abs(directions(ends) % (np.pi / 2) - np.pi / 4)
+    assert np.median(off_diagonal) < np.radians(15), np.degrees(off_diagonal)  # 22.5 if spread evenly
+
+
+def test_metra_return_is_near_its_ceiling():
+    """The mean form bounds the encoder's step by sqrt(D) and so the reward of a unit latent."""
+    _, _, metrics = trained(*METRA)
+    assert 0.75 * np.sqrt(2) < metrics["reward/metra"] < 1.05 * np.sqrt(2)
+
+
+def test_diayn_tells_its_skills_apart_and_earns_log_k():
+    learner, state, metrics = trained(*DIAYN)
+    assert metrics["diayn/accuracy"] > 0.95
+    assert metrics["reward/diayn"] > 0.85 * np.log(4)
+    ends = endpoints(learner, state, learner.prior.spread(4))
+    apart = np.linalg.norm(ends[:, None] - ends[None], axis=-1)[~np.eye(4, dtype=bool)]
+    assert apart.min() > 0.5
+
+
+def test_a_switched_skill_shows_within_a_few_steps():
+    """Draw the latent anew halfway (D3's lock-in test): the old direction must not stick."""
+    learner, state, _ = trained(*METRA)
+    env, nets = learner.env, learner.nets
+    params, stats = state.params["policy"], state.obs_stats["policy"]
+    z = jnp.asarray(learner.prior.spread(8))
+
+    @jax.jit
+    def velocities(z):
+        def step(world, t):
+            latent = jnp.where(t < 12, z, -z)
+            x = jnp.concatenate([normalize.apply(stats, world.obs["policy"]), latent], axis=-1)
+            world = jax.vmap(env.step)(world, nets.head.mode(nets.policy.apply(params["net"], x)))
+            return world, world.data.qvel
+
+        return jax.lax.scan(step, jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 8)), jnp.arange(24))[1]
+
+    v = velocities(z)
+    before, after = v[6:12].mean(0), v[15:21].mean(0)
+    cosine = jnp.sum(before * after, -1) / jnp.linalg.norm(before, axis=-1) / jnp.linalg.norm(after, axis=-1)
+    assert float(cosine.max()) < -0.8, cosine
