@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from repertoire.envs import registry
-from repertoire.envs.physics.mjx import MjxPhysics
 from repertoire.envs.physics.native import NativePhysics
 from repertoire.envs.tasks.panda import control, furniture, kinematics, script
 from repertoire.errors import UserError
@@ -490,23 +489,3 @@ def test_a_script_solves_the_task_in_every_world(name, plan, steps):
     success, diverged = run(jax.random.split(jax.random.key(0), worlds))
     np.testing.assert_array_equal(success[-1], np.ones(worlds))
     assert steps <= env.spec.episode_length and float(diverged.sum()) == 0.0
-
-
-@pytest.mark.slow
-def test_native_and_mjx_agree():
-    """Random targets for 40 ms near the home posture, in float64: 1e-5 rad, 1e-3 rad/s."""
-    task = registry.make_task("panda_reach")
-    start, rng = quick(task.start)(jax.random.key(0)), np.random.default_rng(0)
-    ctrl = np.append(control.HOME, 0.02) + np.append(rng.uniform(-0.1, 0.1, (4, 7)), np.zeros((4, 1)), axis=1)
-    runs = []
-    with jax.enable_x64(True):
-        for engine in (NativePhysics(task.model, task.fields), MjxPhysics(task.model, task.fields)):
-            step = quick(lambda d, u, e=engine: e.step(d, u, 5))
-            runs.append([quick(engine.init)(start.qpos, start.qvel)])
-            for u in ctrl:
-                runs[-1].append(step(runs[-1][-1], jnp.asarray(u, jnp.float32)))
-    for a, b in zip(*runs):
-        np.testing.assert_allclose(a.qpos, b.qpos, atol=1e-5)
-        np.testing.assert_allclose(a.qvel, b.qvel, atol=1e-3)
-        np.testing.assert_array_equal(a.sensordata, b.sensordata)
-    assert float(np.abs(runs[0][-1].qpos - runs[0][0].qpos).max()) > 0.003

@@ -15,6 +15,7 @@ from flax import struct
 
 from repertoire.envs.task import Task, at_least
 from repertoire.envs.tasks.panda import control, kinematics
+from repertoire.envs.tasks.panda.control import Targets
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
 from repertoire.errors import unknown
 
@@ -27,7 +28,7 @@ VIOLATIONS = ("table", "joint", "speed", "workspace")
 class ArmMemory:
     """What every task on the arm remembers."""
 
-    targets: control.Targets
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Panda(Task):
         """The arm's targets: where it is."""
         return ArmMemory(targets=self.first_targets(data))
 
-    def first_targets(self, data: Data) -> control.Targets:
+    def first_targets(self, data: Data) -> Targets:
         """Targets at the start of an episode."""
         return control.start(data.qpos[:7], jnp.float32(self.opening))
 
@@ -116,7 +117,7 @@ class Panda(Task):
         targets = self.follow(action, data, memory)
         return jnp.concatenate([targets.joints, targets.opening[None], self.switches(memory)])
 
-    def follow(self, action: Array, data: Data, memory: Any) -> control.Targets:
+    def follow(self, action: Array, data: Data, memory: Any) -> Targets:
         """Targets after `action`."""
         return control.follow(self.control_mode, memory.targets, action, data.qpos[:7])
 

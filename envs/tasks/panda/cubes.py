@@ -207,7 +207,7 @@ class PandaCube(CubeScene):
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
         """`reach`: nearness of hand and cube; `safety`: minus the number of kinds of violation."""
-        broken = sum(v.astype(jnp.float32) for v in self.violations(data).values())
+        broken = jnp.stack(list(self.violations(data).values())).sum().astype(jnp.float32)
         return {"reach": near(distance(self.hand(data), self.cube(data))), "safety": -broken}
 
 

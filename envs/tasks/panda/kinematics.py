@@ -58,7 +58,7 @@ class Chain(NamedTuple):
 def forward(q: Array) -> Chain:
     """The chain at joint angles `q` [7]."""
 
-    def link(hand: tuple[Array, Array], joint: tuple[Array, Array, Array]) -> Any:
+    def link(hand: Any, joint: Any) -> Any:
         (position, rotation), (tilt, offset, angle) = hand, joint
         position = position + _times(rotation, offset)
         rotation = _times(_times(rotation, tilt), about_z(angle))
