@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from repertoire.algos import acting, normalize, ppo, rollout
+from repertoire.algos import acting, mirroring, normalize, ppo, rollout
 from repertoire.algos.advantages import channel_gae, combine
 from repertoire.algos.signals import Signals, TaskChannel
 from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
@@ -46,6 +46,7 @@ class Learner:
         self.channels, self.feature_index = self.signals.names, self.signals.feature_index
         critics = len(self.channels) if config.critics == "multi" else 1
         self.nets = ppo.actor_critic(env.spec, self.prior.size if self.prior else 0, critics, config)
+        self._mirror = mirroring.of(env, objective) if config.symmetry else None
         self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
     @property
@@ -94,9 +95,7 @@ class Learner:
         features = self.signals.feature_batch(state.feature_stats, batch)
         rewards = self.signals.rewards(state.objective, features, batch, reward_key)
         advantage, target, scales = self._advantages(state, batch, rewards)
-        policy_in = self._inputs(state, "policy", batch.obs, batch.z)
-        value_in = self._inputs(state, "critic", batch.obs, batch.z)
-        data = (ppo.Batch(policy_in, value_in, batch.action, batch.log_prob, advantage, target), features)
+        data = (self._samples(state, batch, advantage, target), features)
         flat = jax.tree.map(lambda x: x.reshape(self.steps_per_update, *x.shape[2:]), data)
         learned, metrics = self._epochs(state, flat, shuffle_key)
         metrics = jax.tree.map(jnp.mean, metrics)
@@ -128,6 +127,16 @@ class Learner:
 
     def _inputs(self, state: TrainState, group: str, obs: dict[str, Array], z: Array) -> Array:
         return acting.inputs(state.obs_stats[group], obs[group], z)
+
+    def _samples(self, state: TrainState, batch: Transition, advantage: Array, target: Array) -> tuple[ppo.Batch, ...]:
+        """What PPO learns from, [T, N, ...]: the batch, and its mirror image under `config.symmetry`."""
+        images = (batch,) if self._mirror is None else (batch, mirroring.image(self._mirror, batch))
+
+        def samples(b: Transition) -> ppo.Batch:
+            policy_in, value_in = (self._inputs(state, group, b.obs, b.z) for group in ("policy", "critic"))
+            return ppo.Batch(policy_in, value_in, b.action, b.log_prob, advantage, target)
+
+        return tuple(samples(b) for b in images)
 
     def _critic_rewards(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
         """(rewards [T, N, V] of each critic, their weights [T, N, V], new reward scale [C])."""
@@ -176,7 +185,8 @@ class Learner:
         return jax.lax.scan(epoch, state, jax.random.split(key, self.config.epochs))
 
     def _gradient_step(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:
-        ppo_batch, feature_batch = data
+        images, feature_batch = data
+        ppo_batch = jax.tree.map(lambda *x: jnp.concatenate(x), *images)
         grads, metrics = jax.grad(ppo.loss, has_aux=True)(state.params, self.nets, ppo_batch, self.config)
         updates, opt_state = self._adam.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: -state.lr * u, updates))

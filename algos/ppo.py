@@ -30,6 +30,8 @@ class PPOConfig:
       four corners of SLIM's ablation; a sum of raw advantages is still scaled as a whole).
       hidden, activation: networks of policy and critic. init_log_std: of the Gaussian head.
       stagger: start the first episodes at random times, so that rollouts hold all phases of an episode.
+      symmetry: learn from the left-right mirror image of every sample too (Mittal et al. 2024, arXiv 2403.04359); for
+      tasks only, on envs that declare one.
     """
 
     envs: int = 256
@@ -50,6 +52,7 @@ class PPOConfig:
     activation: str = "swish"
     init_log_std: float = -1.0
     stagger: bool = True
+    symmetry: bool = False
 
     label: ClassVar[str] = "PPO"
 
@@ -110,7 +113,11 @@ class Batch(NamedTuple):
 
 
 def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> tuple[Array, Metrics]:
-    """Clipped surrogate + squared value error + entropy bonus, averaged over the minibatch."""
+    """Clipped surrogate + squared value error + entropy bonus, averaged over the minibatch.
+
+    With `config.symmetry` its second half are mirror images. They are drawn from the mirrored policy, so their ratios
+    need not begin at 1 and tell nothing of the change of the policy: KL and share of clipped ratios leave them out.
+    """
     logits = nets.policy.apply(params["policy"]["net"], batch.policy_in)
     extra = params["policy"]["head"]
     log_prob = nets.head.log_prob(batch.action, logits, extra)
@@ -120,13 +127,14 @@ def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> 
     values = nets.value.apply(params["value"], batch.value_in)
     value_loss = 0.5 * jnp.square(values - batch.target).sum(-1).mean()
     entropy = nets.head.entropy(logits, extra).mean()
+    drawn = len(kl) // 2 if config.symmetry else len(kl)
     total = -surrogate.mean() + value_loss - config.entropy * entropy
     return total, {
         "loss/policy": -surrogate.mean(),
         "loss/value": value_loss,
         "policy/entropy": entropy,
-        "policy/kl": kl.mean(),
-        "policy/clipped": clipped.mean(),
+        "policy/kl": kl[:drawn].mean(),
+        "policy/clipped": clipped[:drawn].mean(),
     }
 
 

@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, ObsSpec, Start, State
 from repertoire.errors import UserError
 
@@ -41,7 +42,8 @@ class Task:
       substeps: physics steps per control step (decimation).
       affine_control: whether controls are the action, scaled and shifted: what an export can hold.
       camera: how videos look at it: `follow`, or the name of a camera in the model.
-      ceiling_m: how far the robot can get from its start in one episode, m, measured; None: not known.
+      ceiling_m: length of an episode, control steps -> how far the robot can get from its start in it, m: measured
+        where it can be (docs/evaluation.md); lengths that are not there are not known.
       coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
         slices that the features do not have are passed over.
       fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
@@ -58,7 +60,7 @@ class Task:
     substeps: ClassVar[int] = 1
     affine_control: ClassVar[bool] = True
     camera: ClassVar[str] = "follow"
-    ceiling_m: ClassVar[float | None] = None
+    ceiling_m: ClassVar[Mapping[int, float]] = {}
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0
     fall_height_m: ClassVar[float | None] = None
@@ -133,6 +135,10 @@ class Task:
     def markers(self, state: State) -> list[Marker]:
         """Spheres to draw over a frame (goals); `state` holds numpy arrays of one world. Host side."""
         return []
+
+    def mirror(self) -> Mirror | None:
+        """Left-right symmetry of robot and task (the reflection y -> -y); None: there is none, or none is declared."""
+        return None
 
     def default_pose(self) -> np.ndarray:
         """qpos [nq] at rest, which `sources` calls `default`."""

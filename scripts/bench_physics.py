@@ -64,6 +64,11 @@ def measure(
     contestants = [*bench_ours.ours(env_name, worlds), *extra]
     if rivals:
         contestants += bench_rivals.rivals(env_name, quick)
+    return {"env": env_name, "machine": machine.describe(), "rows": side_by_side(contestants, rounds, quick)}
+
+
+def side_by_side(contestants: Sequence[Contestant], rounds: int, quick: bool = False) -> list[dict[str, Any]]:
+    """One row per contestant (see `measure`), all measured in turns; the first is what ratios are taken to."""
     seconds = ROUND_S[quick]
     entries: dict[str, Entry] = {}
     failures: dict[str, str] = {}
@@ -74,8 +79,7 @@ def measure(
             _try(failures, name, partial(_measure_round, entry))
     for name, entry in entries.items():
         _try(failures, name, entry.close)
-    rows = [_row(c, entries.get(c.name), entries.get(contestants[0].name), failures) for c in contestants]
-    return {"env": env_name, "machine": machine.describe(), "rows": rows}
+    return [_row(c, entries.get(c.name), entries.get(contestants[0].name), failures) for c in contestants]
 
 
 def _try(failures: dict[str, str], name: str, action: Callable[[], Any]) -> None:

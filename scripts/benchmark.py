@@ -1,4 +1,4 @@
-"""`benchmark`: physics only, env, + inference, + learning, side by side in one process; and the rivals."""
+"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
+from repertoire.errors import UserError, unknown
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_physics, build, config
+from repertoire.scripts import bench_objectives, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
 
-#: Rows of the table: key, heading, format.
-COLUMNS = (("name", "", "{}"), ("worlds", "worlds", "{}"), ("steps_per_s", "env steps/s", "{:,.0f}"),
+#: Groups of rows -> columns of their table: key, heading, format.
+THROUGHPUT = (("name", "", "{}"), ("worlds", "worlds", "{}"), ("steps_per_s", "env steps/s", "{:,.0f}"),
            ("ratio_to_bare", "to bare physics", "{:.3f}"), ("compile_s", "compile s", "{:.1f}"),
            ("peak_rss_mib", "memory MiB", "{:.0f}"))  # fmt: skip
+OBJECTIVES = (("name", "objective", "{}"), ("objective_ms", "objective ms", "{:.1f}"),
+              ("physics_ms", "physics ms", "{:.0f}"), ("ratio_to_physics", "to physics", "{:.3f}"),
+              ("compile_s", "compile s", "{:.1f}"))  # fmt: skip
+GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES}
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -25,14 +30,30 @@ def main(verb: str, args: list[str]) -> None:
 
 
 def run(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Measure, print the table and write it as JSON."""
+    """Measure the chosen groups of rows, print their tables and write them as JSON (a single group: as it is)."""
+    groups = list(dict.fromkeys([cfg["rows"]] if isinstance(cfg["rows"], str) else cfg["rows"]))
+    if not groups:
+        raise UserError(f"rows needs at least one of {', '.join(GROUPS)}")
+    for group in groups:
+        if group not in GROUPS:
+            raise unknown("group of rows", group, GROUPS)
     build.prepare({})
-    extra = [learning(cfg["env"], cfg["worlds"], cfg["objective"])]
-    result = bench_physics.measure(cfg["env"], cfg["worlds"], cfg["rounds"], rivals=cfg["rivals"], extra=extra)
-    show(result)
-    write_json(Path(cfg["out"]), result)
+    results = {group: measure(group, cfg) for group in groups}
+    for group, result in results.items():
+        show(result, GROUPS[group])
+    written = results[groups[0]] if len(groups) == 1 else results
+    write_json(Path(cfg["out"]), written)
     print(f"written: {cfg['out']}")
-    return result
+    return written
+
+
+def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
+    """{"env", "machine", "rows"} of one group of rows."""
+    env, rounds = cfg["env"], cfg["rounds"]
+    if group == "objectives":
+        return bench_objectives.measure(env, rounds)
+    extra = [learning(env, cfg["worlds"], cfg["objective"])]
+    return bench_physics.measure(env, cfg["worlds"], rounds, rivals=cfg["rivals"], extra=extra)
 
 
 def learning(env_name: str, worlds: int, objective: str) -> Contestant:
@@ -55,13 +76,13 @@ def learning(env_name: str, worlds: int, objective: str) -> Contestant:
     return Contestant(f"+ learning ({objective})", worlds, rollout, make, "rollout, PPO and objective")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
+def show(result: dict[str, Any], columns: tuple[tuple[str, str, str], ...]) -> None:
+    """Print a group's table."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(c[1] for c in COLUMNS), "note", box=None, header_style="bold")
+    table = Table(*(c[1] for c in columns), "note", box=None, header_style="bold")
     for row in result["rows"]:
-        cells = ["-" if row.get(k) is None else f.format(row[k]) for k, _, f in COLUMNS]
+        cells = ["-" if row.get(k) is None else f.format(row[k]) for k, _, f in columns]
         table.add_row(*cells, row.get("note") or "")
     Console(width=150).print(table)

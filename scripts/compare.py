@@ -1,4 +1,8 @@
-"""`compare`: arms x envs x seeds. Trains what is unfinished, then writes one table, one page and its Markdown."""
+"""`compare`: arms x envs x seeds. Trains what is unfinished, then writes one table, one page and its Markdown.
+
+Skills can be judged by their use: where a downstream task is named, a controller over the frozen skills of each seed is
+trained there, and its return is a figure of that seed like any other.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import numpy as np
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import comparison
 from repertoire.experiment.console import human
-from repertoire.experiment.files import write_json
+from repertoire.experiment.files import read_json, write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import cli, config
 from repertoire.skills import statistics
@@ -23,11 +27,13 @@ VERBS = ("train", "train-skills", "train-controller")
 
 
 class Job(NamedTuple):
-    """One run of the comparison: all seeds of an arm on an env."""
+    """One run of the comparison: all seeds of an arm on an env; or a controller over the skills of one of them."""
 
     env: str
     arm: str
     path: Path
+    verb: str
+    steps: int
     args: tuple[str, ...]
 
 
@@ -39,12 +45,14 @@ def main(verb: str, args: list[str]) -> None:
 def run(cfg: dict[str, Any]) -> Path:
     """Train, collect, write. Raises `UserError` when runs failed; what finished is written all the same."""
     jobs = plan(cfg)
-    failed = launch(cfg, [j for j in jobs if not finished(j, cfg)])
+    failed = launch(cfg, [j for j in jobs if not finished(j)])
+    controllers = plan_downstream(cfg, jobs)
+    failed += launch(cfg, [j for j in controllers if not finished(j)])
     table = comparison.Table(cfg["name"], tuple(cfg["arms"]), tuple(cfg["envs"]), tuple(cfg["metrics"]))
-    cells, scores = collect(cfg, jobs)
+    cells, scores = collect(cfg, jobs, controllers)
     out = Path(cfg["out"])
     write_json(out / "comparison.json", {"cells": _plain(cells), "scores": _plain(scores), "config": cfg})
-    runs = {(j.env, j.arm): RunDir.open(j.path) for j in jobs if finished(j, cfg)}
+    runs = {(j.env, j.arm): RunDir.open(j.path) for j in jobs if finished(j)}
     page = comparison.write_page(out / "compare.html", table, cells, runs, cfg["curves"], cfg["title"])
     markdown = comparison.markdown(table, cells, caption=_caption(cfg))
     print(markdown)
@@ -53,7 +61,8 @@ def run(cfg: dict[str, Any]) -> Path:
     print(page)
     if failed:
         names = ", ".join(path.name for path in failed)
-        raise UserError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see {out / 'logs'}; the command retries")
+        total, logs = len(jobs) + len(controllers), out / "logs"
+        raise UserError(f"{len(failed)} of {total} runs failed ({names}): see {logs}; the command retries")
     return page
 
 
@@ -63,8 +72,8 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
         raise unknown("verb to compare", cfg["verb"], VERBS)
     if not cfg["arms"] or not cfg["envs"]:
         raise UserError("a comparison needs at least one arm and one env")
-    out = Path(cfg["out"])
-    library = cfg["library"] or str(out / "library")
+    _check_downstream(cfg)
+    out, library = Path(cfg["out"]), _library(cfg)
     jobs = []
     for env in cfg["envs"]:
         for arm, settings in cfg["arms"].items():
@@ -74,15 +83,49 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
             args += [f"run_dir={path}", f"library={library}"]
             args += [f"name={env}-{arm}"] if cfg["verb"] == "train-skills" else []
             config.compose(cfg["verb"].replace("-", "_"), args)
-            jobs.append(Job(env, arm, path, tuple(args)))
+            jobs.append(Job(env, arm, path, cfg["verb"], int(cfg["total_steps"]), tuple(args)))
     return jobs
 
 
-def finished(job: Job, cfg: Mapping[str, Any]) -> bool:
+def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
+    """One controller for each seed of each finished skill run whose env has a downstream task.
+
+    Its run is named after the skill's version, so that skills which were trained on get a controller of their own.
+    """
+    found = []
+    for job in (j for j in jobs if j.env in cfg["downstream"] and finished(j)):
+        task = cfg["downstream"][job.env]
+        for i, reference in enumerate(read_json(job.path / "done.json")["skills"]):
+            path = job.path.parent / f"{task}-{reference.replace('@', '-v')}"
+            args = [*_controller_args(cfg, task, reference, int(cfg["seed"]) + i), f"run_dir={path}"]
+            found.append(Job(job.env, job.arm, path, "train-controller", int(cfg["downstream_steps"]), tuple(args)))
+    return found
+
+
+def _check_downstream(cfg: Mapping[str, Any]) -> None:
+    """A wrong task or setting fails before anything is trained, although the skills are not there yet."""
+    if cfg["downstream"] and cfg["verb"] != "train-skills":
+        raise UserError(f"downstream needs skills: verb=train-skills, not {cfg['verb']}")
+    for env, task in cfg["downstream"].items():
+        if env not in cfg["envs"]:
+            raise unknown("env with a downstream task", env, cfg["envs"])
+        config.compose("train_controller", _controller_args(cfg, task, "skills", 0))
+
+
+def _controller_args(cfg: Mapping[str, Any], task: str, reference: str, seed: int) -> list[str]:
+    args = [f"env={task}", *cfg["downstream_overrides"], f"skills=[{reference}]", f"seed={seed}"]
+    return [*args, f"total_steps={cfg['downstream_steps']}", f"library={_library(cfg)}", "video=false"]
+
+
+def _library(cfg: Mapping[str, Any]) -> str:
+    return str(cfg["library"] or Path(cfg["out"]) / "library")
+
+
+def finished(job: Job) -> bool:
     """Whether the run is there, evaluated, and as long as asked for."""
     if not (job.path / "done.json").exists() or not (job.path / "evaluation.json").exists():
         return False
-    return int(RunDir.open(job.path).config["total_steps"]) >= int(cfg["total_steps"])
+    return int(RunDir.open(job.path).config["total_steps"]) >= job.steps
 
 
 def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
@@ -91,7 +134,7 @@ def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
     local = cfg["launcher"] == "local"
     started, failed = [], []
     for i, job in enumerate(jobs):
-        log = logs / f"{job.env}-{job.arm}.log"
+        log = logs / f"{job.path.name}.log"
         print(f"[{i + 1}/{len(jobs)}] {job.env}, {job.arm}: {log}", flush=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(_command(cfg, job), stdout=file, stderr=subprocess.STDOUT)
@@ -105,7 +148,7 @@ def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
 
 def _command(cfg: Mapping[str, Any], job: Job) -> list[str]:
     sweep = [] if cfg["launcher"] == "local" else ["-m", f"launcher={cfg['launcher']}"]
-    return [sys.executable, "-m", cli.__name__, cfg["verb"], *sweep, *job.args]
+    return [sys.executable, "-m", cli.__name__, job.verb, *sweep, *job.args]
 
 
 def _wait(job: Job, process: subprocess.Popen[bytes]) -> list[Path]:
@@ -119,11 +162,14 @@ def _wait(job: Job, process: subprocess.Popen[bytes]) -> list[Path]:
     return [job.path] if code else []
 
 
-def collect(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> tuple[comparison.Cells, dict[Any, list[float]]]:
+def collect(
+    cfg: Mapping[str, Any], jobs: Sequence[Job], controllers: Sequence[Job] = ()
+) -> tuple[comparison.Cells, dict[Any, list[float]]]:
     """(interquartile mean with its interval, scores per seed) of each (env, arm, metric) that was measured."""
     scores: dict[Any, list[float]] = {}
-    for job in (j for j in jobs if finished(j, cfg)):
-        rows = comparison.seed_rows(job.path)
+    for job in (j for j in jobs if finished(j)):
+        own = [c for c in controllers if (c.env, c.arm) == (job.env, job.arm) and finished(c)]
+        rows = [*comparison.seed_rows(job.path), *(downstream_figures(c) for c in own)]
         for metric in cfg["metrics"]:
             values = [float(r[metric]) for r in rows if metric in r]
             if values:
@@ -133,6 +179,12 @@ def collect(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> tuple[comparison.Cel
             if values:
                 scores.setdefault((job.env, comparison.FLOOR, metric), values[:1])  # it belongs to the env alone
     return {key: cell(values) for key, values in scores.items()}, scores
+
+
+def downstream_figures(job: Job) -> dict[str, float]:
+    """Returns of a controller's run: `downstream_return`, and `downstream_random_return` of random skills."""
+    rules = read_json(job.path / "evaluation.json")["rules"]
+    return {"downstream_return": rules["trained"]["return"], "downstream_random_return": rules["random"]["return"]}
 
 
 def cell(values: Sequence[float]) -> comparison.Cell:

@@ -14,8 +14,8 @@ from repertoire.errors import UserError, unknown
 #: What people type -> what Hydra calls it.
 ALIASES = {"task": "env", "launcher": "hydra/launcher"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
-#: Groups whose options are open: checked by the dataclasses they configure, not by Hydra.
-OPEN = ("env.", "objective.", "channels.")
+#: Groups whose options are open: checked by what they configure, not by Hydra.
+OPEN = ("env.", "objective.", "channels.", "downstream.")
 GROUPS = ("env", "algo", "objective", "controller", "comparison", "preset")
 
 

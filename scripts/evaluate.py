@@ -20,19 +20,24 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Evaluate `run=` and print the figures."""
     if cfg["rollouts"] < 2:
         raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
+    if cfg["steps"] is not None and cfg["steps"] < 1:
+        raise UserError(f"steps must be at least 1, got {cfg['steps']}")
     opened, learner, state = load(cfg)
     if opened.kind == "train-skills":
+        if cfg["steps"] is not None:
+            raise UserError("steps is for runs of tasks: skills are evaluated over whole episodes")
         found = _skills(opened, learner, state, cfg)
     else:
-        found = train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"])
+        found = train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"], cfg["steps"])
     write_json(opened.path / "evaluation.json", found)
     for key, value in found.items():
         if not isinstance(value, list | dict):
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             print(f"{key:32s} {shown}{_interval(found.get('intervals', {}).get(key))}")
     for rule, row in found.get("rules", {}).items():
-        success = f"  success {row['success']:.3f}" if "success" in row else ""
-        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{success}")
+        more = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
+        more += f"  success {row['success']:.3f}" if "success" in row else ""
+        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{more}")
     print(f"written: {opened.path / 'evaluation.json'}")
     return found
 

@@ -62,8 +62,8 @@ def random(learner: AnyLearner) -> Rule:
     return lambda key, s: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-def episodes(env: Any, rule: Rule, key: Any, count: int) -> Episodes:
-    """Play `count` episodes of the task to their end; steps after the end are masked."""
+def episodes(env: Any, rule: Rule, key: Any, count: int, steps: int | None = None) -> Episodes:
+    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked."""
 
     def step(carry: Any, key: Any) -> Any:
         states, ended = carry
@@ -82,7 +82,7 @@ def episodes(env: Any, rule: Rule, key: Any, count: int) -> Episodes:
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
-        keys = jax.random.split(jax.random.fold_in(key, 1), env.spec.episode_length)
+        keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
         (last, _), out = jax.lax.scan(step, (states, jnp.zeros(count, bool)), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[2:]), 0, 1), out)
         return *out, last.metrics.get("success")
@@ -100,7 +100,7 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return, length and (where the task has it) success of episodes; 95 % normal interval of the mean return."""
+    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any."""
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -109,8 +109,15 @@ def summary(found: Episodes) -> dict[str, float]:
         "return_high": float(returns.mean() + half),
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
+        **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **({} if found.success is None else {"success": float(found.success.mean())}),
     }
+
+
+def reach(found: Episodes) -> np.ndarray:
+    """Distance [K] from the position after the first step to the last one before the end, m."""
+    last = found.positions[np.arange(len(found.alive)), found.alive.sum(1) - 1]
+    return np.linalg.norm(last - found.positions[:, 0], axis=-1)
 
 
 def baselines(learner: AnyLearner) -> dict[str, Rule]:

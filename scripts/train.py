@@ -49,17 +49,23 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     return found
 
 
-def measure(run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000) -> dict[str, Any]:
-    """Returns of the trained policy of every seed and of the baselines, on the same starts."""
+def measure(
+    run_dir: RunDir, learner: Any, state: Any, count: int = EPISODES, seed: int = 1000, steps: int | None = None
+) -> dict[str, Any]:
+    """Returns of the trained policy of every seed and of the baselines, on the same starts.
+
+    Over `count` episodes of `steps` steps of the env, None for its own length.
+    """
     seeds, key = int(run_dir.config["num_seeds"]), jax.random.key(seed)
     rows = []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
-        rows.append(task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count)))
+        rule = task_eval.trained(learner, one)
+        rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps)))
     mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
     rules = {"trained": mean}
     for name, rule in task_eval.baselines(learner).items():
-        rules[name] = task_eval.summary(task_eval.episodes(learner.env, rule, key, count))
+        rules[name] = task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps))
     return {"rules": rules, "seeds": rows, "return": mean["return"]}
 
 

@@ -66,8 +66,9 @@ def ground(env: Any, rolled: Rollouts, random: Rollouts, rollouts: int = metrics
             prefix = "coverage" if name == "position" else f"coverage_{name}"
             out |= {f"{prefix}_cells": metrics.coverage(paths[:, 1:], cell), f"{prefix}_cell": cell}
             out |= {f"vendi_{name}{k}": v for k, v in _vendi(paths, bandwidth).items()}
-            if name == "position" and env.task.ceiling_m is not None:
-                out["coverage_fraction"] = metrics.coverage_fraction(paths[:, 1:], env.task.ceiling_m, cell)
+            ceiling = env.task.ceiling_m.get(env.task.episode_length)
+            if name == "position" and ceiling is not None:
+                out["coverage_fraction"] = metrics.coverage_fraction(paths[:, 1:], ceiling, cell)
     paths = rolled.positions[:rollouts]
     if not paths.shape[-1]:
         return out

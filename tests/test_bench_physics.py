@@ -10,7 +10,7 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
-from repertoire.scripts import bench_ours, bench_physics, bench_rivals
+from repertoire.scripts import bench_objectives, bench_ours, bench_physics, bench_rivals, benchmark, config
 from repertoire.scripts.bench_ours import Contestant
 from repertoire.scripts.bench_physics import measure
 
@@ -107,3 +107,23 @@ def test_gymnasiums_processes_run() -> None:
     call, close = bench_rivals._async("Ant-v5", 2)
     call()
     close()
+
+
+@pytest.mark.slow
+def test_overhead_of_objectives_beside_the_physics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_physics, "ROUND_S", (0.01, 0.01))
+    table = bench_objectives.measure("point", rounds=1, quick=True, names=("rnd", "knn"))
+    rnd, knn = json.loads(json.dumps(table))["rows"]
+    for row in (rnd, knn):
+        assert row["note"] == "" and row["worlds"] * row["steps"] == 128 * 16
+        assert row["objective_ms"] > 0
+        assert row["ratio_to_physics"] == pytest.approx(row["objective_ms"] / row["physics_ms"])  # of one round
+    with pytest.raises(UserError, match="rounds"):
+        bench_objectives.measure("point", rounds=0)
+
+
+def test_groups_of_rows_are_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'objectives'"):
+        benchmark.run(config.compose("benchmark", ["rows=[objective]"]))
+    with pytest.raises(UserError, match="at least one of throughput, objectives"):
+        benchmark.run(config.compose("benchmark", ["rows=[]"]))

@@ -8,6 +8,8 @@ import pytest
 from repertoire.errors import UserError
 from repertoire.experiment import comparison
 from repertoire.experiment.comparison import Cell, Table
+from repertoire.experiment.files import write_json
+from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import compare, config
 
 TINY = ["algo.envs=8", "algo.rollout=8", "algo.minibatches=2", "algo.hidden=[8]", "env.episode_length=10"]
@@ -86,3 +88,87 @@ def test_a_failed_arm_is_named_and_the_others_are_written(tmp_path, capsys):
     with pytest.raises(UserError, match=r"1 of 2 runs failed \(point-broken\)"):
         compare.run(cfg)
     assert "| metra |" in capsys.readouterr().out
+
+
+def small(out, *extra):
+    """One arm and one seed, as small as they get."""
+    cfg = config.compose("compare", ["comparison=skills", "envs=[point]", "total_steps=128", f"out={out}", *extra])
+    return {**cfg, "seeds": 1, "arms": {"metra": ["objective=metra", "objective.hidden=[8]"]}, "overrides": TINY}
+
+
+def numbers(out):
+    """All that a comparison and its run measured, without the clock."""
+    found = json.loads((out / "comparison.json").read_text())
+    run = out / "runs" / "point-metra"
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k not in ("seconds", "time")} for row in log]
+    return found["cells"], found["scores"], json.loads((run / "evaluation.json").read_text()), kept
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_table(tmp_path):
+    for folder in ("one", "two"):
+        compare.run(small(tmp_path / folder))
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
+    assert numbers(tmp_path / "one")[1]["point/metra/reach_m"][0] > 0
+
+
+def test_downstream_tasks_are_checked_before_anything_is_trained(tmp_path):
+    cfg = small(tmp_path / "out", "downstream.point=point_maze")
+    assert cfg["downstream"] == {"point": "point_maze"}
+    with pytest.raises(UserError, match="did you mean 'point_maze'"):
+        compare.plan({**cfg, "downstream": {"point": "point_mase"}})
+    with pytest.raises(UserError, match="unknown env with a downstream task 'ant'"):
+        compare.plan({**cfg, "downstream": {"ant": "ant_multi_goals"}})
+    with pytest.raises(UserError, match="downstream needs skills"):
+        compare.plan({**cfg, "verb": "train"})
+
+
+def pretended(cfg, jobs):
+    """Runs that are done at once: skills reach 3 m, controllers earn 7, beside random skills' 2."""
+    for job in jobs:
+        settings = {"total_steps": job.steps, "seed": 0, "num_seeds": 1}
+        opened = RunDir.create_or_resume(job.path, kind=job.verb, config={**settings, "run_dir": str(job.path)})
+        rules = {"trained": {"return": 7.0}, "random": {"return": 2.0}}
+        write_json(opened.path / "evaluation.json", {"seeds": [{"reach_m": 3.0}], "rules": rules})
+        (opened.path / "metrics.jsonl").touch()
+        opened.mark_done(**({"skills": ["point-metra@4"]} if job.verb == "train-skills" else {}))
+        opened.close()
+    return []
+
+
+def test_downstream_returns_are_figures_like_any_other(tmp_path, monkeypatch):
+    launched = []
+    monkeypatch.setattr(compare, "launch", lambda cfg, jobs: launched.append(list(jobs)) or pretended(cfg, jobs))
+    cfg = small(tmp_path / "out", "downstream.point=point_maze", "downstream_steps=256")
+    cfg["metrics"] = ["reach_m", "downstream_return", "downstream_random_return"]
+    compare.run(cfg)
+    (skills,), (controller,) = launched
+    assert skills.verb == "train-skills" and controller.verb == "train-controller"
+    assert controller.path.name == "point_maze-point-metra-v4"
+    assert {"skills=[point-metra@4]", "total_steps=256", "seed=0"} <= set(controller.args)
+    scores = json.loads((tmp_path / "out" / "comparison.json").read_text())["scores"]
+    assert scores["point/metra/downstream_return"] == [7.0]
+    assert scores["point/metra/downstream_random_return"] == [2.0]
+    launched.clear()
+    compare.run(cfg)
+    assert launched == [[], []]
+
+
+@pytest.mark.slow
+def test_controllers_over_the_frozen_skills_put_their_return_into_the_table(tmp_path, capsys):
+    cfg = small(tmp_path / "out", "downstream.point=point_maze", "downstream_steps=256")
+    cfg["downstream_overrides"] = ["env.episode_length=20", "controller.hold=5", *TINY[:4], "logging.quiet=true"]
+    compare.run(cfg)
+    run = tmp_path / "out" / "runs" / "point_maze-point-metra-v1"
+    rules = json.loads((run / "evaluation.json").read_text())["rules"]
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["scores"]["point/metra/downstream_return"] == [rules["trained"]["return"]]
+    assert "downstream_return" in capsys.readouterr().out.split("point-metra-v1.log")[1]
+
+    (run / "done.json").unlink()
+    compare.run(cfg)
+    again = capsys.readouterr().out
+    assert again.count("[1/1]") == 1 and "point_maze-point-metra-v1.log" in again
+    compare.run(cfg)
+    assert "[1/1]" not in capsys.readouterr().out

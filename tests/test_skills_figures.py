@@ -123,7 +123,7 @@ def test_figures_of_four_straight_skills(monkeypatch):
     z = np.repeat(np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32), 12, axis=0)
     ray = 4.5 * np.linspace(0, 1, 51)[None, :, None] * z[:, None]
     rolled, seen = rolled_by_hand(ray, z), env.spec.obs.index("features", ("position",))
-    monkeypatch.setattr(type(env.task), "ceiling_m", 4.5)
+    monkeypatch.setattr(type(env.task), "ceiling_m", {50: 4.5})
     out = figures.figures(env, rolled, rolled_by_hand(0 * ray, z), Sphere(2), seen)
     assert out["coverage_cells"] == 5 + 4 + 5 + 5  # the two positive rays share the cell at the origin
     assert out["reach_m"] == pytest.approx(4.5) and out["path_m"] == pytest.approx(4.5)
@@ -152,6 +152,15 @@ def test_summary_over_seeds(metra):
     assert "intervals" not in skill_eval.summary(metra[0], rows[:1])
 
 
+def test_a_ceiling_holds_for_the_length_of_episode_that_it_was_measured_in():
+    env = registry.make("point", episode_length=30)
+    z = np.repeat(np.eye(2, dtype=np.float32), 4, axis=0)
+    rolled = rolled_by_hand(3 * np.linspace(0, 1, 31)[None, :, None] * z[:, None], z)
+    assert registry.make_task("point").ceiling_m == {50: 5.0}
+    assert "coverage_fraction" not in figures.ground(env, rolled, rolled)
+    assert "coverage_fraction" in figures.ground(registry.make("point"), rolled, rolled)
+
+
 def documented():
     cells = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     names = [n for cell in cells for n in re.findall(r"`([^`]+)`", cell)]
@@ -160,7 +169,8 @@ def documented():
 
 @pytest.mark.slow
 def test_every_figure_is_documented_and_every_documented_figure_exists(metra, found, monkeypatch):
-    monkeypatch.setattr(type(metra[0].env.task), "ceiling_m", 1.0)
+    task = metra[0].env.task
+    monkeypatch.setattr(type(task), "ceiling_m", {task.episode_length: 1.0})
     learner, state = make("diayn", ("velocity",))
     keys = set(found) | set(train_skills.measure(learner, state, freeze("x", learner, state, {}), rollouts=4))
     model = registry.make_task("ant").model

@@ -5,6 +5,7 @@ AntMultiGoals and HalfCheetahGoal as METRA (Park et al. 2024) uses them; constan
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from repertoire.envs import symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.ant import Ant
 from repertoire.envs.tasks.robots import HalfCheetah
@@ -75,6 +78,11 @@ class Goal(_Robot):
     def sources(self) -> dict[str, str]:
         """The goal is commanded in world coordinates."""
         return {**super().sources(), "goal": f"command.goal - qpos[0:{self.root}]"}
+
+    def mirror(self) -> Mirror | None:
+        """The robot's, and of the goal; goals must be as likely left as right."""
+        base = super().mirror()
+        return base and dataclasses.replace(base, slices={**base.slices, "goal": symmetry.PLANAR})
 
     def remember(self, key: Array, data: Data) -> GoalMemory:
         """First goal."""

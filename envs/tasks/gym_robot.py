@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
+from repertoire.envs import symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
@@ -100,6 +102,16 @@ class GymRobot(Robot):
             "velocity": data.qvel[:n],
             "joint_rates": data.qvel[n:],
         }
+
+    def mirror(self) -> Mirror | None:
+        """Left and right, where the robot has both: planar robots have not."""
+        n = self.root
+        if n != 2:
+            return None
+        q, v, actuators = symmetry.model_flips(self.model, self.model.qpos0)
+        slices = {"position": q.part(0, n), "velocity": v.part(0, n), "rates": v}
+        slices |= {"posture": q.part(n), "joint_rates": v.part(n)}
+        return Mirror(q, v, actuators, slices)
 
     def sources(self) -> dict[str, str]:
         """All of the robot's own slices are parts of qpos and qvel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 
+from repertoire.envs import symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.tasks.goal_spaces import REGULARISERS, Posture, closeness
 from repertoire.envs.tasks.velocity import Velocity, VelocityMemory
 from repertoire.envs.types import Array, Data, Slice
@@ -58,6 +61,11 @@ class Walking(Posture, Velocity):
         """The walker's values and `phase`."""
         angle = 2 * jnp.pi * memory.clock / self.period
         return {**super().observe(data, memory), "phase": jnp.stack([jnp.sin(angle), jnp.cos(angle)])}
+
+    def mirror(self) -> Mirror | None:
+        """The walker's; the legs are half a period apart."""
+        base = super().mirror()
+        return base and dataclasses.replace(base, slices={**base.slices, "phase": symmetry.signs(-1, -1)})
 
     def sources(self) -> dict[str, str]:
         """The clock starts with the episode."""

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from repertoire.envs import rotations
+from repertoire.envs import rotations, symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks import ground
 from repertoire.envs.tasks.pd_robot import PDRobot
@@ -136,6 +137,16 @@ class Legged(PDRobot):
             "planar_velocity": jnp.stack([c * vx + s * vy, c * vy - s * vx]),
             "yaw_rate": rotations.rotate(q, data.qvel[3:6])[2:],
         }
+
+    def mirror(self) -> Mirror | None:
+        """Left and right; worlds of their own under randomisation are as likely as their mirror images."""
+        q, v, joints = symmetry.model_flips(self.model, self.default_pose())
+        feet = symmetry.site_flip(self.model, self.default_pose(), self.foot_sites)
+        vectors = {"gravity": symmetry.VECTOR, "velocity": symmetry.VECTOR, "gyro": symmetry.AXIAL}
+        vectors |= dict.fromkeys(("heading", "position", "planar_velocity"), symmetry.PLANAR)
+        vectors |= {"yaw_rate": symmetry.YAW, "height": symmetry.same(1)}
+        own = {"joint_pos": q.part(7), "joint_vel": v.part(6), "last_action": joints, "feet": feet}
+        return Mirror(q, v, joints, vectors | own)
 
     def sources(self) -> dict[str, str]:
         """All that the policy sees can be had from joint encoders and an IMU."""

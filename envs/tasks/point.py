@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
+from repertoire.envs import symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.goals import Goal
 from repertoire.envs.tasks.robot import Robot
@@ -44,6 +46,7 @@ class Point(Robot):
     )
     substeps: ClassVar[int] = 2
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0, "disc": 0.1, "nuisance": 1.0}
+    ceiling_m: ClassVar[Mapping[int, float]] = {50: 5.0}  # along an axis, at once at full speed: 1 m/s for 5 s
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +94,13 @@ class Point(Robot):
             disc = data.qpos[-2:] + jnp.asarray(DISC_START)
             values |= {"disc": disc, "disc_offset": disc - position}
         return values
+
+    def mirror(self) -> Mirror | None:
+        """y -> -y; the disc starts on the x axis, and the nuisance coordinate has no side."""
+        plane, nuisance, disc = symmetry.PLANAR, [symmetry.same(1)] * self.nuisance, [symmetry.PLANAR] * self.disc
+        state = symmetry.side_by_side([plane, *nuisance, *disc])
+        slices = dict.fromkeys(("position", "velocity", "disc", "disc_offset"), plane) | {"nuisance": symmetry.same(1)}
+        return Mirror(state, state, symmetry.side_by_side([plane, *nuisance]), slices)
 
     def sources(self) -> dict[str, str]:
         """`disc_offset` has none: a runner would have to see the disc."""
@@ -206,6 +216,9 @@ class PointMaze(Goal, Point):
     def extra_slices(self) -> tuple[Slice, ...]:
         """In a maze the point must know where it is."""
         return (Slice("position", 2, "m", scale=0.1), *super().extra_slices())
+
+    def mirror(self) -> None:
+        """The walls have none."""
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """Arrived."""

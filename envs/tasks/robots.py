@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ class HalfCheetah(GymRobot):
     xml: ClassVar[str] = "half_cheetah.xml"
     substeps: ClassVar[int] = 5
     root: ClassVar[int] = 1
+    #: Flat PPO on half_cheetah_forward after 1.84 M env steps a seed, best of three seeds, mean of 64 episodes.
+    ceiling_m: ClassVar[Mapping[int, float]] = {200: 67.6}
 
 
 @dataclass(frozen=True)

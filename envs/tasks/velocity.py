@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from repertoire.envs import rotations
+from repertoire.envs import rotations, symmetry
+from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least, interval
 from repertoire.envs.tasks.pd_robot import PDMemory
 from repertoire.envs.types import Array, Data, Slice
@@ -101,6 +103,11 @@ class Velocity(_Legged):
     def sources(self) -> dict[str, str]:
         """The operator commands."""
         return {**super().sources(), "command": "command.command"}
+
+    def mirror(self) -> Mirror | None:
+        """The robot's, and of the command; ranges should be as wide to the left as to the right."""
+        base = super().mirror()
+        return base and dataclasses.replace(base, slices={**base.slices, "command": symmetry.signs(1, -1, -1)})
 
     def remember(self, key: Array, data: Data) -> VelocityMemory:
         """First command; all feet are down."""
