@@ -60,6 +60,11 @@ def export_controller(
 
 def write(out_dir: str | Path, env: MujocoEnv, graph: Graph, provenance: Provenance = None) -> Path:
     """Write the export of `graph`; an older export in the same place is replaced, anything else is left alone."""
+    if not env.task.affine_control:
+        raise UserError(
+            f"env {env.spec.name} computes its controls from the robot's state; an export holds only controls that are "
+            "scaled actions: look at it with `repertoire rollout` instead"
+        )
     out = Path(out_dir).absolute()
     if out.exists() and not (out / "contract.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no export: choose another folder or move it away")

@@ -23,6 +23,7 @@ from repertoire.envs.tasks import (
     point,
     robots,
 )
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -48,6 +49,13 @@ TASKS: dict[str, type[Task]] = {
         point.Point,
         point.PointDisc,
         point.PointMaze,
+        reach.PandaReach,
+        place.PandaPush,
+        place.PandaPickPlace,
+        place.PandaStack,
+        drawer.PandaDrawer,
+        drawer.PandaScene,
+        cubes.PandaCube,
         go2.Go2,
         go2.Go2Velocity,
         humanoids.G1,
@@ -90,7 +98,8 @@ def make_task(name: str, **options: Any) -> Task:
     cls = known[name]
     _check_options(name, cls, options)
     if "weights" in options:
-        options["weights"] = _weights(cls, options["weights"])
+        others = {key: value for key, value in options.items() if key != "weights"}
+        options["weights"] = _weights(cls(**others), options["weights"])
     return cls(**options)
 
 
@@ -141,15 +150,15 @@ def _describe(task: Task) -> dict[str, Any]:
     }
 
 
-def _weights(cls: type[Task], overrides: dict[str, float]) -> dict[str, float]:
-    """Default reward weights of `cls` with overrides; an unknown term is an error."""
-    weights = dict.fromkeys(cls.reward_terms, 0.0) or dict(cls().weights)
+def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
+    """Reward weights of `task`, which has the other options, with overrides; an unknown term is an error."""
+    weights = dict.fromkeys(task.reward_terms, 0.0) or dict(task.weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (
-                unknown(f"reward term of env {cls.name}", term, weights)
+                unknown(f"reward term of env {task.name}", term, weights)
                 if weights
-                else UserError(f"env {cls.name} has no reward terms")
+                else UserError(f"env {task.name} has no reward terms")
             )
         weights[term] = float(weight)
     return weights

@@ -40,6 +40,8 @@ class Task:
         and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
+      affine_control: whether controls are the action, scaled and shifted: what an export can hold.
+      camera: how videos look at it: `follow`, or the name of a camera in the model.
       ceiling_m: length of an episode, control steps -> how far the robot can get from its start in it, m: measured
         where it can be (docs/evaluation.md); lengths that are not there are not known.
       coverage_cells: feature slice -> side of the cells in which its coverage is counted, in the slice's own unit;
@@ -58,6 +60,8 @@ class Task:
     doc: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     substeps: ClassVar[int] = 1
+    affine_control: ClassVar[bool] = True
+    camera: ClassVar[str] = "follow"
     ceiling_m: ClassVar[Mapping[int, float]] = {}
     coverage_cells: ClassVar[Mapping[str, float]] = {"position": 1.0}
     fall_tilt_deg: ClassVar[float] = 90.0

@@ -35,8 +35,9 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             print(f"{key:32s} {shown}{_interval(found.get('intervals', {}).get(key))}")
     for rule, row in found.get("rules", {}).items():
-        reach = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
-        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{reach}")
+        more = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
+        more += f"  success {row['success']:.3f}" if "success" in row else ""
+        print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{more}")
     print(f"written: {opened.path / 'evaluation.json'}")
     return found
 

@@ -29,6 +29,7 @@ SHOWN = (
     "eval/coverage_cells",
     "eval/reach_m",
     "eval/return",
+    "eval/success",
     "policy/kl",
     "policy/alpha",
 )

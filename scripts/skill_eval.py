@@ -173,6 +173,7 @@ def grid_video(
         max_fps=20,
         width=240,
         height=180,
+        camera=learner.env.task.camera,
     )
 
 

@@ -53,7 +53,7 @@ def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None
         strip=strip_of(env, found),
         note=note,
         max_fps=20,
-        **_camera(found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
+        **_camera(low.task, found.positions[0, :length], [m for t in range(0, length, 10) for m in markers(t)]),
     )
 
 
@@ -61,10 +61,10 @@ def _length(found: Episodes) -> int:
     return max(int(found.alive[0].sum()), 1)
 
 
-def _camera(positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
-    """Follow the robot; from above, over everything, where there are goals on the plane to see."""
+def _camera(task: Any, positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
+    """The task's own; from above, over everything, where there are goals on the plane to see."""
     if not marks or positions.shape[-1] < 2:
-        return {}
+        return {"camera": task.camera}
     goals = np.asarray([m[0][:2] for m in marks])
     seen = np.concatenate([positions[:, :2], goals])
     (x0, y0), (x1, y1) = seen.min(0) - 3.0, seen.max(0) + 3.0

@@ -25,6 +25,7 @@ class Episodes(NamedTuple):
     """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
+    success: [K], whether an episode's last step was one of success; None for tasks without that metric.
     """
 
     qpos: np.ndarray
@@ -33,6 +34,7 @@ class Episodes(NamedTuple):
     alive: np.ndarray
     memory: Any
     acting: np.ndarray
+    success: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -91,14 +93,15 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
         memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        _, out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
-        return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
+        (last, *_), out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
+        return *out, last.metrics.get("success")
 
-    qpos, features, reward, alive, memory, acting = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, acting, success = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting)
+    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -107,7 +110,7 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, with a 95 % normal interval of the mean; where there is a root, its reach, m."""
+    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any."""
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -117,6 +120,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
+        **({} if found.success is None else {"success": float(found.success.mean())}),
     }
 
 

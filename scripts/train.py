@@ -79,10 +79,10 @@ def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", cou
 
 def _evaluator(learner: Any, seeds: int) -> session.Evaluate:
     def evaluate(update: int, state: Any) -> dict[str, float]:
-        key, returns = jax.random.key(1000), []
+        key, rows = jax.random.key(1000), []
         for i in range(seeds):
             rule = task_eval.trained(learner, trainer.seed_state(state, i, seeds))
-            returns.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, 16))["return"])
-        return {"return": float(np.mean(returns))}
+            rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, 16)))
+        return {k: float(np.mean([r[k] for r in rows])) for k in ("return", "success") if k in rows[0]}
 
     return evaluate

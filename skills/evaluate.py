@@ -35,6 +35,7 @@ class Rollouts(NamedTuple):
     alive: np.ndarray  # [K, T] bool
     diverged: np.ndarray  # [K] how often the physics diverged
     terms: dict[str, np.ndarray]  # [K] weighted reward terms of the env, summed over the episode
+    measured: dict[str, np.ndarray]  # [K] other metrics of the task, mean over the steps of the episode
 
 
 def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
@@ -48,9 +49,11 @@ def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
         ctrl = jax.vmap(env.task.control)(action, state.data, state.memory)
         stepped = jax.vmap(env.step)(state, action)
         terms = {k[len(TERM) :]: alive * v for k, v in stepped.metrics.items() if k.startswith(TERM)}
+        others = {k: v for k, v in stepped.metrics.items() if not k.startswith(TERM) and k != "diverged"}
+        measured = {k: alive * v for k, v in others.items()}
         reward, diverged = alive * stepped.reward, alive * stepped.metrics["diverged"]
         state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), stepped, state)
-        return state, (_seen(state), (action, ctrl, reward, alive), (diverged, terms))
+        return state, (_seen(state), (action, ctrl, reward, alive), (diverged, terms, measured))
 
     _, (seen, steps_taken, totals) = jax.lax.scan(step, begin, jnp.arange(steps))
     seen = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), _seen(begin), seen)
@@ -58,8 +61,9 @@ def roll(env: Any, policy: Policy, z: Any, keys: Array, steps: int) -> Rollouts:
         lambda x: jnp.swapaxes(x, 0, 1), (*seen, *steps_taken)
     )
     positions = values_of(env.spec, features, *(("position",) if has_position(env) else ()))
-    diverged, terms = jax.tree.map(lambda x: x.sum(0), totals)
-    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, reward, alive, diverged, terms)
+    diverged, terms, measured = jax.tree.map(lambda x: x.sum(0), totals)
+    measured = {k: v / jnp.maximum(alive.sum(1), 1) for k, v in measured.items()}
+    return Rollouts(z, positions, features, qpos, qvel, action, ctrl, reward, alive, diverged, terms, measured)
 
 
 def _seen(state: Any) -> tuple[Array, Array, Array]:

@@ -46,6 +46,7 @@ def figures(
         **told_apart(env.spec, rolled, prior, seen),
         **feasible(env, rolled),
         **{f"term_{name}": float(total.mean()) for name, total in rolled.terms.items()},
+        **{f"mean_{name}": float(value.mean()) for name, value in rolled.measured.items()},
     }
 
 

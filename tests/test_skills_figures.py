@@ -115,7 +115,7 @@ def rolled_by_hand(position, z):
     none = np.zeros((len(z), position.shape[1] - 1, 2))
     alive = np.ones(none.shape[:2], bool)
     still, over = np.zeros(none.shape[:2]), np.zeros(len(z))
-    return ev.Rollouts(z, position, features, position, 0 * position, none, none, still, alive, over, {})
+    return ev.Rollouts(z, position, features, position, 0 * position, none, none, still, alive, over, {}, {})
 
 
 def test_figures_of_four_straight_skills(monkeypatch):

@@ -1,0 +1,21 @@
+"""What an evaluation of a task says of its episodes, by hand numbers."""
+
+import numpy as np
+import pytest
+
+from repertoire.scripts import task_eval
+
+
+def episodes(success):
+    reward, alive = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[True, True], [True, False]])
+    return task_eval.Episodes(np.zeros((2, 2, 1)), np.zeros((2, 2, 0)), reward, alive, None, success)
+
+
+def test_returns_lengths_and_success():
+    found = task_eval.summary(episodes(np.array([1.0, 0.0])))
+    assert (found["return"], found["length"], found["episodes"], found["success"]) == (3.0, 1.5, 2, 0.5)
+    assert found["return_low"] == found["return_high"] == pytest.approx(3.0)
+
+
+def test_tasks_without_success_report_none():
+    assert "success" not in task_eval.summary(episodes(None))
