@@ -63,7 +63,7 @@ def run(cfg: dict[str, Any]) -> Path:
     failed = launch(cfg, [j for j in jobs if not finished(j)])
     controllers = plan_downstream(cfg, jobs)
     failed += launch(cfg, [j for j in controllers if not finished(j)])
-    table = comparison.Table(cfg["name"], tuple(cfg["arms"]), tuple(cfg["envs"]), tuple(cfg["metrics"]))
+    table = comparison.Table(cfg["name"], tuple(cfg["arms"]), tuple(cfg["envs"]), _metrics(cfg))
     cells, scores = collect(cfg, jobs, controllers)
     out = Path(cfg["out"])
     write_json(out / "comparison.json", {"cells": _plain(cells), "scores": _plain(scores), "config": cfg})
@@ -202,7 +202,7 @@ def collect(
     for job in (j for j in jobs if finished(j)):
         own = [c for c in controllers if (c.env, c.arm) == (job.env, job.arm) and finished(c)]
         rows = [*comparison.seed_rows(job.path), *(downstream_figures(c) for c in own)]
-        for metric in cfg["metrics"]:
+        for metric in _metrics(cfg):
             values = [float(r[metric]) for r in rows if metric in r]
             if values:
                 scores[job.env, job.arm, metric] = values
@@ -211,6 +211,11 @@ def collect(
             if values:
                 scores.setdefault((job.env, comparison.FLOOR, metric), values[:1])  # it belongs to the env alone
     return {key: cell(values) for key, values in scores.items()}, scores
+
+
+def _metrics(cfg: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rows of the table: the config's, and the downstream return where there is one."""
+    return (*cfg["metrics"], *(("downstream_return",) if cfg["downstream"] else ()))
 
 
 def downstream_figures(job: Job) -> dict[str, float]:

@@ -177,7 +177,7 @@ def test_every_figure_is_documented_and_every_documented_figure_exists(metra, fo
     rest = feasibility.traces(model, model.qpos0[None], np.zeros((1, model.nv)), np.zeros((1, model.nu)))
     keys |= set(feasibility.effort(model, rest, 0.05, 1.0))
     keys |= set(feasibility.falls(model, rest, np.ones((1, 1), bool), 90.0, None))
-    keys |= {"dci_disentanglement", "dci_completeness", "dci_informativeness", "term_safety"}
+    keys |= {"dci_disentanglement", "dci_completeness", "dci_informativeness", "term_safety", "mean_grasped"}
     patterns = documented()
     assert [k for k in keys if not any(p.fullmatch(k) for p in patterns)] == []
     assert [p.pattern for p in patterns if not any(p.fullmatch(k) for k in keys)] == []
