@@ -101,6 +101,7 @@ class ForeignTask:
     episode_length: int
     ceiling_m: Mapping[int, float] = field(default_factory=dict)
     mechanics: bool = False
+    camera: str = "follow"
 
     def control(self, action: Array, data: Data, memory: Any) -> Array:
         """The action: what becomes of it is the foreign env's affair."""
@@ -207,6 +208,8 @@ def _diverged(seen: Seen) -> Array:
 
 def _parts(foreign: Foreign, options: Options, shown: Seen) -> dict[str, tuple[str, int, int]]:
     """Feature slice -> (field of `Seen`, start, stop), checked."""
+    if not isinstance(options.features or {}, Mapping):
+        raise UserError("env.features wants slice: part, such as {position: 'qpos[0:2]'}")
     texts = dict(options.features or {})
     if options.features is None:
         axes = 0 if foreign.model is None else world_axes(foreign.model)

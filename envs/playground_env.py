@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from repertoire.envs.brax_env import groups, scalars
 from repertoire.envs.foreign import Foreign, ForeignEnv, Options, Seen
-from repertoire.errors import UserError
+from repertoire.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def make(options: PlaygroundOptions) -> ForeignEnv:
             "Playground clones its robots when one is first loaded, and a run downloads nothing: load "
             f"{options.id} once with mujoco_playground.registry.load"
         )
+    if options.impl not in ("jax", "warp"):
+        raise unknown("env.impl", options.impl, ("jax", "warp"))
+    if options.impl == "warp" and jax.default_backend() != "gpu":
+        raise UserError("env.impl=warp needs an NVIDIA GPU that JAX can see: leave it out here")
     config = registry.get_default_config(options.id)
     config.impl = options.impl
     return wrap(registry.load(options.id, config=config), options)

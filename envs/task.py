@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -165,7 +166,7 @@ class Task:
 def at_least(env: str, low: float, **values: float) -> None:
     """`UserError` for the first of `values` (option name -> value) that is no number of at least `low`."""
     for option, value in values.items():
-        if not low <= value < float("inf"):  # NaN compares false, so it is refused too
+        if not isinstance(value, Real) or not low <= value < float("inf"):  # NaN compares false: refused too
             raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
 
 
@@ -179,5 +180,6 @@ def interval(env: str, **values: tuple[float, float]) -> None:
 def actuator_name(model: mujoco.MjModel, i: int) -> str:
     """Name of actuator `i`; its joint's where it has none."""
     name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i)
-    joint = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[i, 0]))
+    on_joint = int(model.actuator_trntype[i]) in (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
+    joint = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[i, 0])) if on_joint else ""
     return name or joint or f"actuator{i}"

@@ -86,6 +86,8 @@ def require_display(platform: str, environment: Mapping[str, str]) -> None:
 
 def display_of(env: Any, panel: Panel) -> Display:
     """The env's model with a slider for each value of `panel`, among the controls of the viewer's right side."""
+    if not hasattr(env.task, "spec_mjcf"):
+        raise UserError(f"env {env.spec.name} cannot be played: it has no MJCF to put sliders on; use rollout")
     spec = env.task.spec_mjcf()
     joint = spec.joints[0].name or "first"
     spec.joints[0].name = joint

@@ -142,6 +142,12 @@ class Skill:
                 f"skill {self.name} does not fit env {spec.name}: it drives {len(contract['action_names'])} actuators "
                 f"({', '.join(contract['action_names'])}), the env has {', '.join(spec.action_names)}"
             )
+        ours, theirs = ((c["action_low"], c["action_high"]) for c in (contract, vars(spec)))
+        if not np.allclose(ours, theirs, atol=1e-5):
+            raise UserError(
+                f"skill {self.name} does not fit env {spec.name}: an action of 1 is another control there; give it "
+                "the options that the skill was trained with (control_mode, action_scale)"
+            )
         model = contract.get("model")
         if model is not None and spec.model_sha256 and model["sha256"] != spec.model_sha256:
             raise UserError(

@@ -459,7 +459,7 @@ def test_scripts_drive_the_hand_only():
         script.act(script.pick_place, task, script.begin(), state)
 
 
-# -- solved, and alike on all engines -------------------------------------------------------------------------------
+# -- solved -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -132,6 +132,10 @@ def test_a_world_that_diverges_keeps_its_last_finite_state():
     np.testing.assert_array_equal(states.data.backend.info["step"], [1, 1, 2])  # theirs may write into `info`
 
 
+def test_a_foreign_task_tells_videos_how_to_look_at_it():
+    assert fast().task.camera == "follow"
+
+
 @pytest.mark.slow
 def test_skills_are_discovered_in_a_brax_env():
     env = fast(episode_length=8)

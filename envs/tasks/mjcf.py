@@ -114,7 +114,7 @@ class Mjcf(MjcfRobot):
         return {name: s.read(data, memory.action) for name, s in seen.items()}
 
     def sources(self) -> dict[str, str]:
-        """Of all slices that joint encoders and an IMU give."""
+        """Of all slices that are made of qpos, qvel and the last action."""
         return {s.slice.name: s.source for s in self._groups["policy"] if s.source is not None}
 
     def remember(self, key: Array, data: Data) -> LastAction:

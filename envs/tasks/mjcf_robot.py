@@ -61,6 +61,10 @@ class MjcfRobot(Robot):
             raise UserError(f"env {self.name} needs a model: model=path/to/robot.xml")
         if self.control_mode not in CONTROLS:
             raise unknown("env.control_mode", self.control_mode, CONTROLS)
+        if self.control_mode == "direct" and (self.kp is not None or self.kd is not None):
+            raise UserError("env.kp and env.kd are gains of env.control_mode=position: give that too")
+        if self.kp is None and self.kd is not None:
+            raise UserError("env.kd needs env.kp: without it the model's own gains stay")
         at_least(self.name, 0.0, reset_noise=self.reset_noise, action_scale=self.action_scale)
         at_least(self.name, 0.0, **{k: v for k in ("kp", "kd") if (v := getattr(self, k)) is not None})
         if self.decimation is not None:

@@ -86,12 +86,12 @@ class Slices:
 
     def defaults(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """(policy, what the critic sees beside it, features) of a model about which nothing is said."""
-        joints = ("joint_pos", "joint_vel")
+        joints = ("joint_pos", "joint_vel") if self._scalar().any() else ()
         if self.free:
             policy = ("gravity", "heading", "angular_velocity", *joints, "last_action")
-            return policy, ("linear_velocity", "height"), ("position", "velocity", "joint_pos")
+            return policy, ("linear_velocity", "height"), ("position", "velocity", *joints[:1])
         if world_axes(self.model):
-            return (*joints, "velocity"), (), ("position", "velocity", "joint_pos")
+            return (*joints, "velocity"), (), ("position", "velocity", *joints[:1])
         return joints, (), joints
 
     def seen(self, text: str) -> Seen:
@@ -132,12 +132,17 @@ class Slices:
             return Seen(Slice(text, 2), lambda d, a: rotations.heading(d.qpos[3:7]), "heading(qpos[3:7])")
         return Seen(Slice(text, 3, "m/s"), lambda d, a: rotations.unrotate(d.qpos[3:7], d.qvel[:3]))
 
+    def _scalar(self) -> np.ndarray:
+        """Which joints [njnt] are hinges or slides that do not carry the root through the world."""
+        joint = mujoco.mjtJoint
+        scalar = np.isin(self.model.jnt_type, [int(joint.mjJNT_HINGE), int(joint.mjJNT_SLIDE)])
+        if not self.free:
+            scalar[: world_axes(self.model)] = False
+        return scalar
+
     def _joints(self, text: str) -> Seen:
         """All hinges and slides but those that carry the root through the world."""
-        model, joint = self.model, mujoco.mjtJoint
-        scalar = np.isin(model.jnt_type, [int(joint.mjJNT_HINGE), int(joint.mjJNT_SLIDE)])
-        if not self.free:
-            scalar[: world_axes(model)] = False
+        model, joint, scalar = self.model, mujoco.mjtJoint, self._scalar()
         if not scalar.any():
             raise UserError(f"slice {text!r} is empty: {self.file} has no joints but its root")
         units = "rad" if (model.jnt_type[scalar] == joint.mjJNT_HINGE).all() else "rad, m"
