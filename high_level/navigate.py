@@ -21,6 +21,8 @@ from repertoire.high_level.rules import StatefulRule, goal_offset, position_inde
 LOST = 1e4
 #: Draws of the task's goal that decide which goals there are, and whether each can be reached.
 DRAWS = 256
+#: Largest lattice that is searched, cells.
+CELLS = 1e6
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,26 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
     if isinstance(task, Walled):
         walls = np.asarray(task.walls())
         low, high = walls[:, :2].min(0), walls[:, :2].max(0)
+        _check_size(low, high, cell)
         cells = lattice(low, high, cell, lambda xy: task.clearance(xy) > config.margin)
         goals, starts = drawn, np.zeros((len(drawn), 2))
     else:
         edge = np.full(2, config.reach)
+        _check_size(-edge, edge, cell)
         cells = lattice(-edge, edge, cell, lambda xy: np.ones(xy.shape[:-1], bool))
         goals, starts = np.zeros((1, 2)), -drawn
     value = np.stack([cost_to_go(graph, cells, goal, max(task.radius, cell / 2)) for goal in goals])
     for i, start in enumerate(starts):
         check_path(value[i if walled else 0], cells, start)
     return Field(cells, goals, value, walled)
+
+
+def _check_size(low: np.ndarray, high: np.ndarray, cell: float) -> None:
+    if np.prod((high - low) / cell) > CELLS:
+        raise UserError(
+            "these skills move too little for so large a place: raise controller.hold, or lower "
+            "controller.navigate.cells or controller.navigate.reach"
+        )
 
 
 def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:

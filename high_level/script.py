@@ -56,7 +56,12 @@ def stages_of(env: MacroEnv, script: Sequence[Mapping[str, Any]]) -> list[Stage]
     A condition compares the length of a policy slice of the task, in the slice's own unit. Raises `UserError` for what
     does not fit the controller or the task.
     """
-    return [_stage(env, i, dict(row)) for i, row in enumerate(script)]
+    try:
+        return [_stage(env, i, dict(row)) for i, row in enumerate(script)]
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cannot read the script ({error}): stages are {{choice: 0, steps: 4}}") from None
 
 
 def _stage(env: MacroEnv, i: int, row: dict[str, Any]) -> Stage:
@@ -85,6 +90,7 @@ def _condition(spec: EnvSpec, until: dict[str, Any]) -> Callable[[State], Array]
     if set(bounds) not in ({"below"}, {"above"}):
         raise UserError("a condition is until: {slice: NAME, below: VALUE} or {slice: NAME, above: VALUE}")
     (kind, value), index, scale = next(iter(bounds.items())), spec.obs.index("policy", (name,)), slices[name].scale
+    value = float(value)
 
     def holds(state: State) -> Array:
         length = jnp.linalg.norm(state.obs["policy"][index] / scale)

@@ -55,11 +55,12 @@ def dataclass_of(cls: type, values: Config, kind: str) -> Any:
     for key, value in values.items():
         if key not in hints:
             raise unknown(f"setting of {kind}", f"{kind}.{key}", [f"{kind}.{h}" for h in hints])
-        kwargs[key] = _cast(f"{kind}.{key}", value, hints[key])
+        kwargs[key] = typed(f"{kind}.{key}", value, hints[key])
     return cls(**kwargs)
 
 
-def _cast(name: str, value: Any, hint: Any) -> Any:
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` of setting `name`, as `hint`. Raises `UserError` for another type."""
     if isinstance(value, list):
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -123,7 +124,7 @@ def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
     settings = dict(config["controller"])
-    kind, hold = controllers.kind_of(settings.pop("kind")), _cast("controller.hold", settings.pop("hold"), int)
+    kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end

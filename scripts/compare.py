@@ -125,7 +125,7 @@ def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
     Its run is named after the skill's version, so that skills which were trained on get a controller of their own.
     """
     found = []
-    for job in (j for j in jobs if j.env in cfg["downstream"] and finished(j)):
+    for job in (j for j in jobs if j.verb == "train-skills" and j.env in cfg["downstream"] and finished(j)):
         task = cfg["downstream"][job.env]
         for i, reference in enumerate(read_json(job.path / "done.json")["skills"]):
             path = job.path.parent / f"{task}-{reference.replace('@', '-v')}"
@@ -154,10 +154,12 @@ def _library(cfg: Mapping[str, Any]) -> str:
 
 
 def finished(job: Job) -> bool:
-    """Whether the run is there, evaluated, and as long as asked for."""
+    """Whether the run is there, evaluated, as long as asked for, and of the same seeds."""
     if not (job.path / "done.json").exists() or not (job.path / "evaluation.json").exists():
         return False
-    return int(RunDir.open(job.path).config["total_steps"]) >= job.steps
+    config = RunDir.open(job.path).config
+    wanted = dict(arg.split("=", 1) for arg in job.args if arg.startswith(("seed=", "num_seeds=")))
+    return int(config["total_steps"]) >= job.steps and all(int(config[k]) == int(v) for k, v in wanted.items())
 
 
 def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
@@ -220,8 +222,11 @@ def _metrics(cfg: Mapping[str, Any]) -> tuple[str, ...]:
 
 def downstream_figures(job: Job) -> dict[str, float]:
     """Returns of a controller's run: `downstream_return`, and `downstream_random_return` of random skills."""
-    rules = read_json(job.path / "evaluation.json")["rules"]
-    return {"downstream_return": rules["trained"]["return"], "downstream_random_return": rules["random"]["return"]}
+    found = read_json(job.path / "evaluation.json")
+    return {
+        "downstream_return": found["return"],
+        "downstream_random_return": found["rules"]["random"]["return"],
+    }
 
 
 def cell(values: Sequence[float]) -> comparison.Cell:

@@ -41,7 +41,7 @@ def is_planned(config: Config) -> bool:
 
 def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     """Make the controller of every seed, evaluate it against baselines, draw it."""
-    count = int(cfg["controller"]["episodes"])
+    count = build.typed("controller.episodes", cfg["controller"]["episodes"], int)
     if count < 2:
         raise UserError(f"controller.episodes must be at least 2, got {count}")
     env, maker = _checked(cfg)
@@ -125,7 +125,7 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
         return found.arrays(), {f"dynamics_{k}": v for k, v in figures.items()}
 
     def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
-        arrays, figures = _kept(opened, f"dynamics-s{seed}", lambda: fitted(seed))
+        arrays, figures = _kept(opened, f"dynamics-s{seed}-{int(cfg['total_steps'])}", lambda: fitted(seed))
         return plan.planner(env, plan.imagined(env, dynamics.from_arrays(arrays), cost), settings), figures
 
     return maker
@@ -134,12 +134,13 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
 def _graph(cfg: Config, env: MacroEnv) -> Maker:
     """Measured hand-offs, searched."""
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
+    run_up = build.typed("controller.run_up", controller["run_up"], int)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
     ground = macro_of(cfg, {"name": controller["measured_on"] or env.composer.skills[0].manifest["env"]})
     handoff.check(ground)
 
     def measured(seed: int) -> Kept:
-        found = handoff.measure(ground, jax.random.key(seed), worlds, int(controller["run_up"]))
+        found = handoff.measure(ground, jax.random.key(seed), worlds, run_up)
         return dict(found._asdict()), found.figures()
 
     def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
@@ -184,7 +185,7 @@ MAKERS: dict[str, Callable[[Config, MacroEnv], Maker]] = {
 
 
 def _worlds(cfg: Config, least: int) -> int:
-    worlds = int(cfg["controller"]["worlds"])
+    worlds = build.typed("controller.worlds", cfg["controller"]["worlds"], int)
     if worlds < least:
         raise UserError(f"controller.worlds must be at least {least}, got {worlds}")
     return worlds

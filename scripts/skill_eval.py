@@ -131,11 +131,11 @@ def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
     return {k: estimate(k, statistics.iqm, "iqm") for k in keys} | gaps
 
 
-def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str) -> Path:
+def trajectory_plot(path: Path, rolled: ev.Rollouts, title: str, dt: float) -> Path:
     """x-y paths of the skills; x against time for planar robots."""
     xy = rolled.positions
     if xy.shape[-1] == 1:
-        t = np.broadcast_to(np.arange(xy.shape[1])[None, :, None] * 0.05, xy.shape)
+        t = np.broadcast_to(np.arange(xy.shape[1])[None, :, None] * dt, xy.shape)
         xy = np.concatenate([xy, t], axis=-1)
     labels = [f"skill {k}" for k in rolled.z.argmax(1)] if (rolled.z.max(1) == 1).all() else None
     return plots.trajectories(path, xy[..., :2], latents=None if labels else rolled.z, labels=labels, title=title)

@@ -88,7 +88,7 @@ def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: boo
     picture = None
     if ev.has_position(learner.env):
         path = run_dir.plots / f"trajectories{suffix}.png"
-        picture = skill_eval.trajectory_plot(path, roll(state, prior.spread(many), key), title)
+        picture = skill_eval.trajectory_plot(path, roll(state, prior.spread(many), key), title, learner.env.spec.dt)
     if prior.discrete:
         skill_eval.cluster_plot(run_dir.plots / f"clusters{suffix}.png", learner, state, key, title)
     if with_video:

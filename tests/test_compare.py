@@ -161,7 +161,7 @@ def pretended(cfg, jobs):
         settings = {"total_steps": job.steps, "seed": 0, "num_seeds": 1}
         opened = RunDir.create_or_resume(job.path, kind=job.verb, config={**settings, "run_dir": str(job.path)})
         rules = {"trained": {"return": 7.0}, "random": {"return": 2.0}}
-        write_json(opened.path / "evaluation.json", {"seeds": [{"reach_m": 3.0}], "rules": rules})
+        write_json(opened.path / "evaluation.json", {"seeds": [{"reach_m": 3.0}], "rules": rules, "return": 7.0})
         (opened.path / "metrics.jsonl").touch()
         opened.mark_done(**({"skills": ["point-metra@4"]} if job.verb == "train-skills" else {}))
         opened.close()

@@ -8,7 +8,8 @@ from repertoire.scripts import task_eval
 
 def episodes(success):
     reward, alive = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[True, True], [True, False]])
-    return task_eval.Episodes(np.zeros((2, 2, 1)), np.zeros((2, 2, 0)), reward, alive, None, success)
+    none = np.zeros((2, 2, 0))
+    return task_eval.Episodes(np.zeros((2, 2, 1)), none, reward, alive, None, none, success)
 
 
 def test_returns_lengths_and_success():
