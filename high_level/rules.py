@@ -1,4 +1,4 @@
-"""Rules that remember something within an episode, and what planning rules read of a state."""
+"""What decides without a policy: rules, those that remember something within an episode, and what they read of a state."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
-from repertoire.errors import UserError
-from repertoire.high_level.goals import Rule
+from repertoire.errors import UserError, unknown
+
+#: (key, env state) -> action of the env at hand (macro action for controllers).
+Rule = Callable[[Array, State], Array]
 
 
 class StatefulRule(NamedTuple):
@@ -37,10 +39,29 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     return spec.obs.index("features", ("position",))
 
 
-def goal_offset(spec: EnvSpec) -> Callable[[State], Array] | None:
-    """Where the goal lies from the robot, m, as a function of the state; None for an env without a `goal` slice."""
-    found = [s for s in spec.obs.groups["policy"] if s.name == "goal"]
-    if not found:
-        return None
-    index, scale = spec.obs.index("policy", ("goal",)), found[0].scale
-    return lambda state: state.obs["policy"][index] / scale
+class Reader(NamedTuple):
+    """A policy slice in its own unit, as a function of the state.
+
+    Attributes:
+      index: its entries [n] in the policy group. scale: factor that it was observed with.
+    """
+
+    index: np.ndarray
+    scale: float
+
+    def __call__(self, state: State) -> Array:
+        """Value [n]."""
+        return state.obs["policy"][self.index] / self.scale
+
+
+def reader(spec: EnvSpec, name: str) -> Reader:
+    """Reader of the policy slice `name`. Raises `UserError` where the env has none of that name."""
+    slices = {s.name: s for s in spec.obs.groups["policy"]}
+    if name not in slices:
+        raise unknown(f"policy slice of env {spec.name}", name, slices)
+    return Reader(spec.obs.index("policy", (name,)), slices[name].scale)
+
+
+def goal_offset(spec: EnvSpec) -> Reader | None:
+    """Where the goal lies from the robot, m; None for an env without a `goal` slice."""
+    return reader(spec, "goal") if "goal" in {s.name for s in spec.obs.groups["policy"]} else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +15,7 @@ from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, memoryless
-
-#: (key, env state) -> action of the env at hand (macro action for controllers).
-Rule = Callable[[Any, Any], Any]
+from repertoire.high_level.rules import Rule, StatefulRule, memoryless
 
 
 class Episodes(NamedTuple):
