@@ -23,6 +23,7 @@ from repertoire.envs.task import Task
 from repertoire.envs.types import EnvSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice
 
 _SIZES = {"free": (7, 6), "ball": (4, 3), "slide": (1, 1), "hinge": (1, 1)}  # entries of qpos and qvel
@@ -188,7 +189,8 @@ def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
     if graph.kind == "policy":
         return None
     skills, composer = graph.skills, graph.composer
-    table = composer.table if isinstance(composer, Choice) else ()
+    inner = composer.inner if isinstance(composer, Option) else composer
+    table = inner.table if isinstance(inner, Choice) else ()
     return {
         "mode": composer.mode if composer else "fixed",
         "hold": max(graph.hold, 1),

@@ -140,20 +140,23 @@ def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
 def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Graph:
     """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next`: the whole stack for one control step.
 
-    `z` is what is held between decisions, the leaves of the command in the order of `composer.fields`. Where
-    `decide` > 0.5, at every `hold`-th control step, the controller decides anew; else it goes on with `z`.
+    `z` is what is held between decisions, the leaves of the command in the order of `composer.fields`; zeros at first.
+    Where `decide` > 0.5, at every `hold`-th control step, the controller decides anew; else it goes on with `z`.
     """
     if hold < 1:
         raise UserError(f"controller.hold must be at least 1, got {hold}")
     spec, finish = composer.env, _actuate(composer.env)
     _must_equal(policy.outputs, composer.head.outputs, f"outputs of a {composer.mode} controller")
-    _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
+    sees = composer.spec().obs.size("policy")
+    _must_equal(policy.mean.size, sees, f"policy observations of env {spec.name} and of what is held")
     state = sum(field.size for field in composer.fields)
 
     def row(obs: Array, z: Array, decide: Array) -> dict[str, Array]:
-        logits = policy(obs)
-        fresh = composer.resolve(composer.head.mode(logits))
-        command = _unpack(jnp.where(decide > 0.5, _pack(fresh, obs), z), fresh)
+        form = jax.eval_shape(lambda: composer.resolve(composer.zero()))
+        held = _unpack(z, form)
+        logits = policy(jnp.concatenate([obs, composer.view(held)]))
+        fresh = composer.renew(composer.head.mode(logits), held)
+        command = _unpack(jnp.where(decide > 0.5, _pack(fresh, obs), z), form)
         action, command = composer.act(obs, command)
         choice = {"logits": logits[: composer.discrete]} if composer.discrete else {}
         return {**finish(action), "z_next": _pack(command, obs), **choice}
@@ -161,7 +164,7 @@ def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Gra
     return Graph(
         kind="controller",
         spec=spec,
-        inputs={"obs": policy.mean.size, "z": state, "decide": 1},
+        inputs={"obs": spec.obs.size("policy"), "z": state, "decide": 1},
         outputs={**_outputs(spec), "z_next": state},
         row=row,
         slices=tuple(s.name for s in spec.obs.groups["policy"]),

@@ -28,7 +28,7 @@ class Episodes(NamedTuple):
     """Recorded in the env: N starts, T control steps, no resets in between."""
 
     start: State  # [N]
-    z: np.ndarray  # [N, D] latent of a skill; [N, 0] otherwise
+    z: np.ndarray  # [N, D] latent of a skill, zeros of a controller, which holds nothing yet; [N, 0] of a policy
     obs: np.ndarray  # [N, T, P] of the contract's terms
     qpos: np.ndarray  # [N, T + 1, nq]
     twin: np.ndarray  # [N, T + 1, nq] the same with NUDGE on every action
@@ -48,7 +48,7 @@ def record(
     start = jax.jit(jax.vmap(env.reset))(keys)
     if start.data.overrides:
         raise UserError(f"env {env.spec.name} randomises its model: replay an env without randomisation")
-    z = draw_latents(contract, starts, np.random.default_rng(seed))
+    z = draw_latents(contract, starts, np.random.default_rng(seed)) * (contract["kind"] == "skill")
 
     def step(nudge: Array, carry: tuple[State, Array], t: Array) -> Any:
         state, held = carry

@@ -72,7 +72,11 @@ class MacroEnv:
 
     def trace(self, state: State, action: Array) -> tuple[State, Trace]:
         """`step`, and the low-level steps inside it."""
-        command = self.composer.resolve(action)
+        after, _, trace = self.run(state, self.composer.resolve(action))
+        return after, trace
+
+    def run(self, state: State, command: Command) -> tuple[State, Command, Trace]:
+        """Hold `command`: the state after it, what the command has become, and the low-level steps."""
         false, acting = jnp.zeros((), bool), self.composer.acting(command)
         start = state.replace(reward=jnp.zeros(()), terminated=false, truncated=false)
         start = start.replace(metrics={k: jnp.zeros_like(v) for k, v in state.metrics.items() if OWN not in k})
@@ -90,9 +94,9 @@ class MacroEnv:
             seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
             return (after, command), seen
 
-        (after, _), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))
+        (after, command), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))
         own = {OWN + k: v for k, v in self.composer.metrics(command).items()}
-        return after.replace(metrics={**after.metrics, **own}), trace
+        return after.replace(metrics={**after.metrics, **own}), command, trace
 
     def _measured(self) -> Mapping[str, Any]:
         """Shapes of the composer's metrics."""

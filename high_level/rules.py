@@ -1,4 +1,4 @@
-"""What decides without a policy: rules, those that remember something within an episode, and what they read of a state."""
+"""Rules decide without a policy; some remember something within an episode. And what they read of a state."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import frozen
+from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.skills.library import Library
@@ -125,13 +125,15 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
     settings = dict(config["controller"])
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
+    ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
+    ending = dataclass_of(options.TerminationConfig, ends, "controller")
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
     skills = tuple(frozen.load(store, r) for r in references(config))
-    env = MacroEnv(env, kind.make(skills, env.spec, chosen), hold, gamma)
+    env = options.macro_env(env, kind.make(skills, env.spec, chosen), hold, gamma, ending)
     for note in env.notes:
         print(f"note: {note}")
     return env

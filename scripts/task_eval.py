@@ -13,7 +13,7 @@ import numpy as np
 from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
-from repertoire.high_level import goals
+from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import Rule, StatefulRule, memoryless
 
@@ -23,6 +23,7 @@ class Episodes(NamedTuple):
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
     success: [K], whether an episode's last step was one of success; None for tasks without that metric.
+    begun: [K] options begun; None but for controllers that end them themselves.
     """
 
     qpos: np.ndarray
@@ -32,6 +33,7 @@ class Episodes(NamedTuple):
     memory: Any
     acting: np.ndarray
     success: np.ndarray | None = None
+    begun: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -71,6 +73,7 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
             stepped, trace = jax.vmap(env.trace)(states, actions)
             row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
             out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
+            begun = {k: v * ~ended for k, v in stepped.metrics.items() if k == options.BEGUN}
         else:
             stepped = jax.vmap(env.step)(states, actions)
             one = (
@@ -81,24 +84,25 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
                 stepped.memory,
                 jnp.zeros((count, 0)),
             )
-            out = jax.tree.map(lambda x: x[None], one)
+            out, begun = jax.tree.map(lambda x: x[None], one), {}
         kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        return (kept, ended | stepped.terminated | stepped.truncated, memory), out
+        return (kept, ended | stepped.terminated | stepped.truncated, memory), (out, begun)
 
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
         memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        (last, *_), out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        (last, *_), (out, begun) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        return *out, last.metrics.get("success")
+        return *out, last.metrics.get("success"), {k: v.sum(0) for k, v in begun.items()}
 
-    qpos, features, reward, alive, memory, acting, success = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, acting, success, begun = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success)
+    positions, earned = features[..., index], np.where(alive, reward, 0.0)
+    return Episodes(qpos, positions, earned, alive, memory, acting, success, begun.get(options.BEGUN))
 
 
 def _no_keys(tree: Any) -> Any:
@@ -107,7 +111,10 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any."""
+    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any.
+
+    And where a controller ends its options itself, their mean length, control steps.
+    """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -118,6 +125,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **({} if found.success is None else {"success": float(found.success.mean())}),
+        **({} if found.begun is None else {"option_steps": float(found.alive.sum() / found.begun.sum())}),
     }
 
 
