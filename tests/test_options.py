@@ -114,9 +114,8 @@ def test_a_price_makes_options_longer(run):
     np.testing.assert_allclose(np.asarray(got.reward).sum(0), earned - PRICE * switches, atol=1e-5)
 
 
-def test_a_new_episode_holds_nothing(env):
-    states = jax.vmap(env.reset)(jax.random.split(KEY, 2))
-    states = jax.jit(jax.vmap(env.step))(states, jnp.array([NORTH, NORTH]))
+def test_a_new_episode_holds_nothing(env, run):
+    states = jax.tree.map(lambda x: x[0], run([9.0, 9.0], [[NORTH], [NORTH]]))
     fresh = jax.jit(jax.vmap(env.reset_where))(jnp.array([True, False]), states)
     assert fresh.memory.command[0].tolist() == [0, EVERY]
     own = env.env.spec.obs.size("policy")
@@ -150,7 +149,9 @@ def test_what_is_not_used_has_no_probability(flat, make_skill, kind):
 def test_frozen_it_goes_on_ending_its_options(env):
     """Against the env it was trained in, one control step after the other."""
     learner = Learner(env, PPOConfig(envs=8, rollout=4, minibatches=2, hidden=(8,)))
-    params = jax.tree.map(lambda x: x + jax.random.normal(KEY, x.shape), learner.nets.init(KEY))
+    params = jax.tree.map(lambda x: x + jax.random.normal(KEY, x.shape), jax.jit(learner.nets.init)(KEY))
+    last = params["policy"]["net"]["Dense_1"]
+    last["bias"] = last["bias"].at[KEEP].add(3.0)
     size = env.spec.obs.size("policy")
     stats = Stats(jnp.full(size, 0.1), jnp.full(size, 2.0), jnp.ones(()))
     trained = type("State", (), {"params": params, "obs_stats": {"policy": stats}})
@@ -161,11 +162,15 @@ def test_frozen_it_goes_on_ending_its_options(env):
     rule = task_eval.trained(learner, trained)
     found = task_eval.episodes(env, rule, KEY, 1, steps=12)
     flat, index = env.env, env.env.spec.obs.index("policy", one.slices)
-    state, memory, step, ages = flat.reset(jax.random.split(KEY, 1)[0]), one.start(), jax.jit(flat.step), []
-    act = jax.jit(one.step)
+    state, memory, ages = jax.jit(flat.reset)(jax.random.split(KEY, 1)[0]), one.start(), []
+
+    @jax.jit
+    def step(state, memory):
+        action, memory = one.step(state.obs["policy"][index], jnp.zeros(0), memory)
+        return flat.step(state, action), memory
+
     for qpos in found.qpos[0]:
-        action, memory = act(state.obs["policy"][index], jnp.zeros(0), memory)
-        state = step(state, action)
+        state, memory = step(state, memory)
         np.testing.assert_allclose(state.data.qpos, qpos, atol=1e-4)
         ages.append(int(memory[1][0]))
     begun = sum(age == 1 for age in ages)
