@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from repertoire.deploy import onnx_rules
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.goals import ZeroShot
 from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.high_level.types import Field
@@ -25,14 +27,33 @@ Command = list[str]
 
 def controller(write: Writer, graph: Graph) -> tuple[str, str]:
     """(action before clipping, z_next)."""
-    assert graph.policy is not None and graph.composer is not None
-    held = _split(write, "z", graph.composer.fields)
-    logits = network(write, graph.policy, _seen(write, graph.composer, "obs", held))
-    fresh = _renew(write, graph.composer, logits, held)
+    assert graph.composer is not None
+    own = graph.spec.obs.size("policy")
+    obs = write.columns("obs", np.arange(own)) if graph.features else "obs"
+    fresh = _decided(write, graph, obs, _split(write, "z", graph.fields))
     decide = write.node("Greater", "decide", write.constant(0.5))
-    z = write.select(decide, _joined(write, fresh), "z")
-    action, command = _act(write, graph.composer, "obs", _split(write, z, graph.composer.fields))
-    return action, _joined(write, command)
+    held = _split(write, write.select(decide, _joined(write, fresh), "z"), graph.fields)
+    count = len(graph.memory)
+    action, command = _act(write, graph.composer, obs, held[count:])
+    return action, _joined(write, [*held[:count], *command])
+
+
+def _decided(write: Writer, graph: Graph, obs: str, held: Command) -> Command:
+    """What is held from now on: the memory of a rule, and the command."""
+    composer = graph.composer
+    assert composer is not None
+    if isinstance(graph.rule, ZeroShot):
+        z = onnx_rules.zero_shot(write, graph.rule, "obs", graph.spec.obs.size("policy"))
+        return [z, *_begun(write, composer, z)]
+    if graph.rule is not None:
+        return list(onnx_rules.script(write, composer, graph.rule, obs, held))
+    assert graph.policy is not None
+    return _renew(write, composer, network(write, graph.policy, _seen(write, composer, obs, held)), held)
+
+
+def _begun(write: Writer, composer: Composer, like: str) -> Command:
+    """Memory of the skills as they are called upon: `composer.bank.start()`."""
+    return [_rows(write, np.zeros(f.size), like) for f in composer.bank.fields]
 
 
 def _seen(write: Writer, composer: Composer, obs: str, held: Command) -> str:
@@ -80,7 +101,7 @@ def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
         own = _resolve_blend(write, composer, logits)
     else:
         raise UserError(f"a controller of kind {composer.mode} cannot be exported yet")
-    return [*own, *(_rows(write, np.zeros(f.size), logits) for f in composer.bank.fields)]
+    return [*own, *_begun(write, composer, logits)]
 
 
 def _act(write: Writer, composer: Composer, obs: str, command: Command) -> tuple[str, Command]:

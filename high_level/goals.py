@@ -50,7 +50,7 @@ def zero_shot(env: MacroEnv) -> ZeroShot:
         raise UserError(f"skill {skill.name} was not discovered on `position` features: no zero-shot goal rule")
     if not skill.has_goal_rule:
         raise UserError(f"objective {skill.manifest['objective']['name']} has no zero-shot goal rule")
-    return ZeroShot(skill, ahead, spec.obs.index("features", skill.features))
+    return ZeroShot(skill, ahead, spec.obs.index("features", skill.features).astype(np.int32))
 
 
 def random_skills(env: MacroEnv) -> Rule:

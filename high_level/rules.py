@@ -59,7 +59,7 @@ def reader(spec: EnvSpec, name: str) -> Reader:
     slices = {s.name: s for s in spec.obs.groups["policy"]}
     if name not in slices:
         raise unknown(f"policy slice of env {spec.name}", name, slices)
-    return Reader(spec.obs.index("policy", (name,)), slices[name].scale)
+    return Reader(spec.obs.index("policy", (name,)).astype(np.int32), slices[name].scale)
 
 
 def goal_offset(spec: EnvSpec) -> Reader | None:

@@ -46,9 +46,7 @@ def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:
     """(run, learner, state) of `run=`; its config decides everything but the physics backend."""
     opened = RunDir.open(cfg["run"])
     if planning.is_planned(opened.config):
-        raise UserError(
-            f"run {opened.name} holds no trained policy: evaluate reads it, and rollout policy=trained, but not export"
-        )
+        raise UserError(f"run {opened.name} holds no trained policy: only policy=trained can be drawn of it")
     resolved = {**opened.config, "physics": cfg.get("physics", "auto")}
     build.prepare(resolved)
     learner = build.learner_of(opened.kind, resolved)

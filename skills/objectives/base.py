@@ -90,7 +90,15 @@ class Directed(Base):
 
     def encode(self, params: Params, features: Array) -> Array:
         """phi [..., D]."""
-        return self._net(features.shape[-1]).apply(params["encoder"], features)
+        return self._net(features.shape[-1]).apply(self.encoder(params), features)
+
+    def encoder(self, params: Params) -> Params:
+        """Parameters of the network that is phi."""
+        return params["encoder"]
+
+    def layers(self, params: Params) -> list[tuple[Array, Array]]:
+        """(kernel [in, out], bias [out]) of each layer of phi, first to last; `activation` between them."""
+        return networks.dense_layers(self.encoder(params))
 
     def direction(self, z: Array) -> Array:
         """Direction in phi space that latents z [..., D] ask for."""

@@ -85,11 +85,10 @@ class Metric(Directed):
         """The distance that bounds a step."""
         return DISTANCES[self.distance]()
 
-    def encode(self, params: Params, features: Array) -> Array:
-        """phi [..., D]."""
-        if self.constraint == "spectral":
-            params = {"encoder": networks.spectral_normalize(params["encoder"])}
-        return super().encode(params, features)
+    def encoder(self, params: Params) -> Params:
+        """Parameters of the network that is phi, under its constraint."""
+        encoder = super().encoder(params)
+        return networks.spectral_normalize(encoder) if self.constraint == "spectral" else encoder
 
     def reward(self, params: Params, features: Array, z: Array, next_features: Array) -> Array:
         """(phi(s') - phi(s))^T z, or 1 / (1 + sigma |phi(s') - phi(s) - z|^2), [1]; penalties never enter."""
