@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,15 @@ def env_of(config: Config) -> Any:
     return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
 
 
-def learner_of(kind: str, config: Config) -> AnyLearner:
-    """The learner of a training config; `kind` is the run's kind."""
+def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
+    """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
     settings = dict(config["algo"])
     name = settings.pop("name", "ppo")
     if name not in ALGOS:
         raise unknown("algo.name", name, ALGOS)
     settings_type, learner = ALGOS[name]
     algo = dataclass_of(settings_type, settings, "algo")
-    env, objective, features = env_of(config), None, None
+    env, objective, features = env or env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
     if kind == "train-controller":
@@ -172,10 +172,16 @@ def label(config: Config) -> str:
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run."""
     config = {**config, "env": _pinned_model(config["env"])}
-    if kind != "train-controller":
-        return dict(config)
     store = Library(config["library"])
-    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references(config)]}
+    if kind == "train-controller":
+        return {**config, "skills": _versions(store, references(config))}
+    if kind == "train-skills":
+        return {**config, "starts": {**config["starts"], "skills": _versions(store, config["starts"]["skills"])}}
+    return dict(config)
+
+
+def _versions(store: Library, references: Sequence[str]) -> list[str]:
+    return ["{}@{}".format(*store.resolve(r)) for r in references]
 
 
 def _pinned_model(env: Config) -> dict[str, Any]:

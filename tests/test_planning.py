@@ -10,7 +10,7 @@ from repertoire.errors import UserError
 from repertoire.experiment.files import read_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
-from repertoire.scripts import build, cli, config, planning, task_draw, task_eval, train_controller
+from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
 from repertoire.skills.library import Library
 
 COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
@@ -84,8 +84,6 @@ def test_learned_dynamics_from_the_command_line(there):
         (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
         (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
         (["controller=script"], "at least one stage"),
-        (["controller=sequence", "controller.termination=learnt"], "did you mean 'learned'"),
-        (["controller=sequence", "controller.termination=learned", "controller.every=6"], "a multiple of it, got 6"),
         (["controller=zero_shot", "task=point"], "no `goal` slice"),
         (["controller=zero_shot", "controller.mode=choice"], "needs controller.mode=latent"),
     ],
@@ -93,7 +91,7 @@ def test_learned_dynamics_from_the_command_line(there):
 def test_bad_input_is_one_line(there, tmp_path, args, says):
     cfg = config.compose("train_controller", [*COMMON[1:], *args, f"run_dir={tmp_path}/run"])
     with pytest.raises(UserError, match=says) as error:
-        train_controller.run(cfg)
+        planning.run("train-controller", cfg, "x")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
@@ -116,6 +114,11 @@ def test_a_learner_discounts_macro_steps_by_gamma_to_the_k(there):
     learner = build.learner_of("train-controller", cfg)
     assert learner.env.hold == 20 and learner.config.gamma == pytest.approx(0.9**20)
     assert learner.env.gamma == 0.9  # within a macro step
+    ending = ["controller.termination=learned", "controller.switch_cost=0.5"]
+    cfg = config.compose("train_controller", [*COMMON[1:4], "controller=sequence", "algo.gamma=0.9", *ending])
+    learner = build.learner_of("train-controller", cfg)
+    assert learner.env.hold == 5 and learner.config.gamma == pytest.approx(0.9**5) and learner.env.cost == 0.5
+    assert (learner.env.composer.longest, learner.env.composer.mode) == (20, "latent+keep")
 
 
 def test_of_a_flat_policy_nobody_is_said_to_act():
