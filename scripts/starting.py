@@ -53,8 +53,6 @@ def env_of(config: Mapping[str, Any]) -> Any:
     key = jax.random.fold_in(jax.random.key(config["seed"]), 1)
     qpos, qvel = handoff.ends(macro, key, starts.states // STEPS, STEPS)
     if not len(qpos):
-        raise UserError(
-            f"no skill of {', '.join(starts.skills)} got to its end in env {env.spec.name}: lower starts.hold"
-        )
+        raise UserError(f"every episode of {', '.join(starts.skills)} ended in env {env.spec.name}: lower starts.hold")
     print(f"starts: {len(qpos)} states in which {', '.join(starts.skills)} left off, of {starts.share:.0%} of episodes")
     return BankedEnv(env, qpos, qvel, starts.share)
