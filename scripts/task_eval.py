@@ -171,6 +171,11 @@ def table(
     return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
 
 
+def told(found: Mapping[str, Any]) -> str:
+    """One line of `table`."""
+    return "evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items())
+
+
 def baselines(learner: AnyLearner) -> dict[str, Rule]:
     """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
     if isinstance(learner.env, MacroEnv):
