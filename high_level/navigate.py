@@ -67,8 +67,7 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
     task = getattr(env.env, "task", None)
     if not isinstance(task, Goal) or task.root != 2:
         raise UserError(f"env {env.env.spec.name} has no goal in the plane: a skill graph has no way to find")
-    keys = jax.random.split(jax.random.key(0), DRAWS)
-    drawn = np.unique(np.asarray(jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(keys), float), axis=0)
+    drawn = goals_of(task)
     cell = float(np.linalg.norm(graph.moves, axis=-1).mean()) / config.cells
     if cell < 1e-3:
         raise UserError("these skills do not move the robot: no graph of theirs leads anywhere")
@@ -88,6 +87,12 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
     for i, start in enumerate(starts):
         check_path(value[i if walled else 0], cells, start)
     return Field(cells, goals, value, walled)
+
+
+def goals_of(task: Goal) -> np.ndarray:
+    """The different goals [G, 2] that a task sets, m, or `DRAWS` of them."""
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    return np.unique(np.asarray(jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(keys), float), axis=0)
 
 
 def _check_size(low: np.ndarray, high: np.ndarray, cell: float) -> None:

@@ -41,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "graph": _RULE,
     "script": _RULE,
     "zero_shot": _RULE,
+    "route": _RULE,
     "random": _RULE,
 }
 

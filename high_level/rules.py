@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.tree_util import Partial
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
@@ -29,7 +30,20 @@ class StatefulRule(NamedTuple):
 
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
-    return StatefulRule(lambda key, state: (), lambda key, state, memory: (rule(key, state), memory))
+    return StatefulRule(_forget, Partial(_recall, as_partial(rule)))
+
+
+def as_partial(rule: Callable[..., Any]) -> Partial:
+    """`rule` as a pytree; one that is none keeps its arrays to itself and is told from others by identity alone."""
+    return rule if isinstance(rule, Partial) else Partial(lambda *args: rule(*args))
+
+
+def _forget(key: Array, state: State) -> tuple[()]:
+    return ()
+
+
+def _recall(rule: Rule, key: Array, state: State, memory: Any) -> tuple[Array, Any]:
+    return rule(key, state), memory
 
 
 def position_index(spec: EnvSpec) -> np.ndarray:

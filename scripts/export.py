@@ -20,7 +20,9 @@ SHOWN = ("outputs.max_error", "closed_loop.qpos_error_20", "closed_loop.return.j
 #: Kind of controller -> why it cannot be exported.
 SEARCHES = {
     "plan": "it searches a simulator or an ensemble at every decision, which takes a program on the robot, not a graph",
-    "graph": "it looks up its way in a map of the task, which takes a program on the robot, not a graph",
+    **dict.fromkeys(
+        ("graph", "route"), "it looks up its way in a map of the task, which takes a program on the robot, not a graph"
+    ),
     "random": "it draws its skills at random, which is nothing to deploy",
 }
 

@@ -13,7 +13,7 @@ from repertoire.errors import UserError, unknown
 from repertoire.experiment import console, matrices
 from repertoire.experiment.files import guard_writes, read_json, write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, script, search
+from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, route, script, search
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import StatefulRule, memoryless, position_index
@@ -51,7 +51,7 @@ def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
         write_json(done.path / "evaluation.json", found := measure(done, ready, count, seed=1000))
         draw(done, ready, min(count, 8), seed=2000)
         done.mark_done(updates=0)
-        print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
+        print(task_eval.told(found))
     finally:
         done.close()
     return done
@@ -168,6 +168,13 @@ def _zero_shot(cfg: Config, env: MacroEnv) -> Maker:
     return lambda opened, seed: (rule, {})
 
 
+def _route(cfg: Config, env: MacroEnv) -> Maker:
+    """The goal rule, led around walls."""
+    config = build.dataclass_of(route.RouteConfig, cfg["controller"]["route"], "controller.route")
+    rule = memoryless(route.router(env, config))
+    return lambda opened, seed: (rule, {})
+
+
 def _random(cfg: Config, env: MacroEnv) -> Maker:
     """Random skills."""
     rule = memoryless(goals.random_skills(env))
@@ -180,6 +187,7 @@ MAKERS: dict[str, Callable[[Config, MacroEnv], Maker]] = {
     "graph": _graph,
     "script": _script,
     "zero_shot": _zero_shot,
+    "route": _route,
     "random": _random,
 }
 
