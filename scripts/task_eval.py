@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ class Episodes(NamedTuple):
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
     success: [K], whether an episode's last step was one of success; None for tasks without that metric.
-    begun: [K] options begun; None but for controllers that end them themselves.
+    sums: metric of the env -> [K], its sum over the steps of an episode; `steps`: how many those are.
     """
 
     qpos: np.ndarray
@@ -35,7 +36,7 @@ class Episodes(NamedTuple):
     memory: Any
     acting: np.ndarray
     success: np.ndarray | None = None
-    begun: np.ndarray | None = None
+    sums: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def returns(self) -> np.ndarray:
@@ -81,12 +82,12 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
     """
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
     play = _player(env, count, steps or env.spec.episode_length)
-    qpos, features, reward, alive, memory, acting, success, begun = jax.tree.map(np.asarray, play(stateful, key))
+    qpos, features, reward, alive, memory, acting, success, sums = jax.tree.map(np.asarray, play(stateful, key))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
     positions, earned = features[..., index], np.where(alive, reward, 0.0)
-    return Episodes(qpos, positions, earned, alive, memory, acting, success, begun.get(options.BEGUN))
+    return Episodes(qpos, positions, earned, alive, memory, acting, success, sums)
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,15 +101,16 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
             actions, memory = jax.vmap(rule.step)(jax.random.split(key, count), states, memory)
             stepped, row = _stepped(env, states, actions, ended)
             kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-            begun = {k: v * ~ended for k, v in stepped.metrics.items() if k == options.BEGUN}
-            return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, begun)
+            measured = {k: v for k, v in stepped.metrics.items() if not k.startswith("reward/")}
+            counted = {k: v * ~ended for k, v in {**measured, "steps": jnp.ones(count)}.items()}
+            return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, counted)
 
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), steps)
         memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        (last, *_), (out, begun) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        (last, *_), (out, counted) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        return _no_keys((*out, last.metrics.get("success"), {k: v.sum(0) for k, v in begun.items()}))
+        return _no_keys((*out, last.metrics.get("success"), {k: v.sum(0) for k, v in counted.items()}))
 
     return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
 
@@ -133,7 +135,8 @@ def _no_keys(tree: Any) -> Any:
 def summary(found: Episodes) -> dict[str, float]:
     """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any.
 
-    And where a controller ends its options itself, their mean length, control steps.
+    `ended_early` is the share of episodes that ended before their time, `mean_<metric>` the mean of a metric of the env
+    over steps, `option_steps` the mean length of options where a controller ends them itself, control steps.
     """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
@@ -145,8 +148,16 @@ def summary(found: Episodes) -> dict[str, float]:
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **({} if found.success is None else {"success": float(found.success.mean())}),
-        **({} if found.begun is None else {"option_steps": float(found.alive.sum() / found.begun.sum())}),
+        "ended_early": float((~found.alive[:, -1]).mean()),
+        **_means(found),
     }
+
+
+def _means(found: Episodes) -> dict[str, float]:
+    total = {k: float(v.sum()) for k, v in found.sums.items()}
+    steps, begun = total.pop("steps", 0.0), total.pop(options.BEGUN, 0.0)
+    means = {f"mean_{k}": v / steps for k, v in total.items() if k not in ("success", "diverged")}
+    return means | ({"option_steps": float(found.alive.sum()) / begun} if begun else {})
 
 
 def reach(found: Episodes) -> np.ndarray:
