@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,10 @@ def memoryless(rule: Rule) -> StatefulRule:
 
 
 def as_partial(rule: Callable[..., Any]) -> Partial:
-    """`rule` as a pytree; one that is none keeps its arrays to itself and is told from others by identity alone."""
-    return rule if isinstance(rule, Partial) else Partial(lambda *args: rule(*args))
+    """`rule` as a pytree. One with arrays that are none of a `Partial` is told from others by identity alone."""
+    if isinstance(rule, Partial):
+        return rule
+    return Partial(rule if isinstance(rule, FunctionType) else lambda *args: rule(*args))
 
 
 def _forget(key: Array, state: State) -> tuple[()]:

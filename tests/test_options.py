@@ -174,7 +174,7 @@ def test_frozen_it_goes_on_ending_its_options(env):
         np.testing.assert_allclose(state.data.qpos, qpos, atol=1e-4)
         ages.append(int(memory[1][0]))
     begun = sum(age == 1 for age in ages)
-    assert found.sums[options.BEGUN].tolist() == [begun] and 1 < begun < 12
+    assert found.sums[BEGUN].tolist() == [begun] and 1 < begun < 12
     assert task_eval.summary(found)["option_steps"] == pytest.approx(24 / begun)
 
 
