@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     return spec.obs.index("features", ("position",))
 
 
-class Reader(NamedTuple):
+@dataclass(frozen=True)
+class Reader:
     """A policy slice in its own unit, as a function of the state.
 
     Attributes:
