@@ -15,7 +15,7 @@ from repertoire.high_level.sequence import Latent
 from repertoire.skills.skill import Skill
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
 class ZeroShot:
     """z along phi(goal) - phi(s) (METRA), recomputed at every macro step: a `Rule`.
 
