@@ -29,14 +29,14 @@ class BankedEnv(MujocoEnv):
         if not len(qpos) or found != ((len(qpos), model.nq), (len(qpos), model.nv)):
             wanted = f"[B, {model.nq}] and [B, {model.nv}]"
             raise UserError(f"a bank of starts for env {env.spec.name} holds {wanted}, got {found[0]} and {found[1]}")
-        self.share, self._bank = share, Start(*(np.asarray(x, np.float32) for x in (qpos, qvel)))
+        self.share, self._qpos, self._qvel = share, np.asarray(qpos, np.float32), np.asarray(qvel, np.float32)
 
     def start(self, key: Array) -> Start:
         """From the task, or from the bank."""
         key, share_key, row_key = jax.random.split(key, 3)
         own, root = super().start(key), int(getattr(self.task, "root", 0))
-        row = jax.random.randint(row_key, (), 0, len(self._bank.qpos))
-        qpos, qvel = (jnp.asarray(x)[row] for x in (self._bank.qpos, self._bank.qvel))
+        row = jax.random.randint(row_key, (), 0, len(self._qpos))
+        qpos, qvel = jnp.asarray(self._qpos)[row], jnp.asarray(self._qvel)[row]
         recorded = jax.random.bernoulli(share_key, self.share)
         qpos = qpos.at[:root].set(own.qpos[:root])
         return own.replace(qpos=jnp.where(recorded, qpos, own.qpos), qvel=jnp.where(recorded, qvel, own.qvel))

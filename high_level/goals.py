@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from repertoire.high_level.sequence import Latent
 from repertoire.skills.skill import Skill
 
 
-class ZeroShot(NamedTuple):
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class ZeroShot:
     """z along phi(goal) - phi(s) (METRA), recomputed at every macro step: a `Rule`.
 
     The goal's features are the current ones with `position` moved there.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,8 @@ class RouteConfig:
             raise UserError(f"controller.route.margin must be at least 0, got {self.margin}")
 
 
-class WayPoint(NamedTuple):
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class WayPoint:
     """Where the next way point lies from the robot, as a function of the state.
 
     Attributes:
@@ -82,7 +83,7 @@ def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
     goals = goals_of(task)
     points = np.stack([way_points(cells, goal, config.ahead) for goal in goals])
     ahead = WayPoint(cells.low, cells.cell, goals, points.astype(np.float32), position_index(spec), rule.ahead)
-    return rule._replace(ahead=ahead)
+    return dataclasses.replace(rule, ahead=ahead)
 
 
 def way_points(cells: Lattice, goal: np.ndarray, ahead: float) -> np.ndarray:

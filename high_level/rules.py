@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,14 +31,7 @@ class StatefulRule(NamedTuple):
 
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
-    return StatefulRule(_forget, Partial(_recall, as_partial(rule)))
-
-
-def as_partial(rule: Callable[..., Any]) -> Partial:
-    """`rule` as a pytree. One with arrays that are none of a `Partial` is told from others by identity alone."""
-    if isinstance(rule, Partial):
-        return rule
-    return Partial(rule if isinstance(rule, FunctionType) else lambda *args: rule(*args))
+    return StatefulRule(_forget, Partial(_recall, rule if isinstance(rule, Partial) else Partial(rule)))
 
 
 def _forget(key: Array, state: State) -> tuple[()]:
@@ -56,7 +49,8 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     return spec.obs.index("features", ("position",))
 
 
-class Reader(NamedTuple):
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class Reader:
     """A policy slice in its own unit, as a function of the state.
 
     Attributes:

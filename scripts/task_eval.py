@@ -18,7 +18,7 @@ from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import Rule, StatefulRule, as_partial, memoryless
+from repertoire.high_level.rules import Rule, StatefulRule, memoryless
 
 
 class Episodes(NamedTuple):
@@ -112,7 +112,11 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
         return _no_keys((*out, last.metrics.get("success"), {k: v.sum(0) for k, v in counted.items()}))
 
-    return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
+    return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
+
+
+def _partial(rule: Any) -> Partial:
+    return rule if isinstance(rule, Partial) else Partial(rule)
 
 
 def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...]]:

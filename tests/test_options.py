@@ -20,6 +20,7 @@ from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.options import BEGUN, COST, Option, OptionEnv, TerminationConfig, macro_env
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.scripts import task_eval
+from repertoire.skills.card import card
 
 KEY = jax.random.key(0)
 GAMMA, PRICE, EVERY = 0.9, 0.25, 2
@@ -146,6 +147,7 @@ def test_what_is_not_used_has_no_probability(flat, make_skill, kind):
     assert 0.6 < (drawn == n - 1).mean() < 0.95 and set(drawn) == set(range(n))
 
 
+@pytest.mark.slow
 def test_frozen_it_goes_on_ending_its_options(env):
     """Against the env it was trained in, one control step after the other."""
     learner = Learner(env, PPOConfig(envs=8, rollout=4, minibatches=2, hidden=(8,)))
@@ -158,6 +160,8 @@ def test_frozen_it_goes_on_ending_its_options(env):
     one = freeze("ender", learner, trained, {})
     assert one.composer.describe() == {**env.composer.inner.describe(), "ends": {"every": 2, "longest": 8}}
     assert controllers.make(one.composer.describe(), env.composer.skills, env.env.spec).fields == one.composer.fields
+    shown = card({**one.manifest, "version": 1, "digest": one.digest()}, thumbnail=False)
+    assert "Controller (choice+keep, held for 2 to 8 steps) over oracle" in shown
     assert (one.hold, [f.name for f in one.fields]) == (EVERY, ["clock", "age", "choice"])
     rule = task_eval.trained(learner, trained)
     found = task_eval.episodes(env, rule, KEY, 1, steps=12)

@@ -103,6 +103,8 @@ def test_baselines_are_controllers_too(there, oracle):
     (rule, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
     z, _ = rule.step(jax.random.key(0), state, rule.start(None, state))
     np.testing.assert_array_equal(z, goals.zero_shot(env)(None, state))
+    again = jax.jit(lambda step: step(None, state, ()))(rule.step)[0]  # as evaluation takes it: an argument of jit
+    np.testing.assert_allclose(again, z, atol=1e-6)
     assert figures == {} and env.composer.skills[0].digest() == oracle.digest()
     env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
     drawn = [int(maker(None, 0)[0].step(jax.random.key(i), state, ())[0]) for i in range(20)]
