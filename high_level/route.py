@@ -26,21 +26,22 @@ STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 @dataclass(frozen=True)
 class RouteConfig:
-    """How a way is found.
+    """How a way is found, in sides of a cell of the maze.
 
     Attributes:
-      cell: side of the cells that are searched, m. margin: distance that the root keeps from walls, m.
-      ahead: how far along the way the next way point lies, m.
+      cell: side of the cells that are searched. margin: distance that the root keeps from walls; 0.5 is the middle.
+      ahead: how far along the way the next way point lies. Skills do not go quite where they are sent, and the nearer
+        the point, the less far they stray.
     """
 
-    cell: float = 0.25
-    margin: float = 1.2
-    ahead: float = 2.0
+    cell: float = 0.05
+    margin: float = 0.45
+    ahead: float = 0.15
 
     def __post_init__(self) -> None:
         positive(self, "controller.route", "cell", "ahead")
-        if not self.margin >= 0:
-            raise UserError(f"controller.route.margin must be at least 0, got {self.margin}")
+        if not 0 <= self.margin < 0.5:
+            raise UserError(f"controller.route.margin must lie in [0, 0.5), got {self.margin}")
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
@@ -78,10 +79,10 @@ def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
     if not isinstance(task, Walled):
         raise UserError(f"env {spec.name} has no walls to go around: controller=zero_shot goes straight to the goal")
     walls = np.asarray(task.walls())
-    low, high = walls[:, :2].min(0), walls[:, :2].max(0)
-    cells = lattice(low, high, config.cell, lambda xy: task.clearance(xy) > config.margin)
+    low, high, side = walls[:, :2].min(0), walls[:, :2].max(0), task.cell
+    cells = lattice(low, high, config.cell * side, lambda xy: task.clearance(xy) > config.margin * side)
     goals = goals_of(task)
-    points = np.stack([way_points(cells, goal, config.ahead) for goal in goals])
+    points = np.stack([way_points(cells, goal, config.ahead * side) for goal in goals])
     ahead = WayPoint(cells.low, cells.cell, goals, points.astype(np.float32), position_index(spec), rule.ahead)
     return dataclasses.replace(rule, ahead=ahead)
 
