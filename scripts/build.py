@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
+from repertoire.algos.adapter import Adapter
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.sac import SACConfig
@@ -27,6 +28,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.skills import adapters
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
@@ -99,7 +101,8 @@ def learner_of(kind: str, config: Config) -> AnyLearner:
     if config["total_steps"] < 1:
         raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
     updates = -(-int(config["total_steps"]) // steps)
-    return learner(env, algo, objective, features, updates, tasks_of(config))
+    extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
+    return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
 
 
 def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
@@ -137,6 +140,18 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     return env
 
 
+def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
+    """What `adapter.base` asks for; None without."""
+    settings = dict(config.get("adapter") or {"base": None})
+    base, latent = settings.pop("base"), settings.pop("latent", None)
+    if base is None:
+        return None
+    if algo != "ppo":
+        raise UserError(f"adapters are trained with algo=ppo, not with {algo}")
+    size = {k: typed(f"adapter.{k}", v, hint) for (k, v), hint in zip(sorted(settings.items()), (int, float))}
+    return adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
+
+
 def references(config: Config) -> list[str]:
     """Library references of a controller config."""
     return list(config["skills"]) if isinstance(config["skills"], list) else [config["skills"]]
@@ -169,11 +184,17 @@ def label(config: Config) -> str:
 
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run."""
-    config = {**config, "env": _pinned_model(config["env"])}
-    if kind != "train-controller":
-        return dict(config)
-    store = Library(config["library"])
-    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references(config)]}
+    config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
+    adapter = config.get("adapter")
+    if adapter and adapter["base"]:
+        config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
+    if kind == "train-controller":
+        config["skills"] = [_pinned(store, r) for r in references(config)]
+    return config
+
+
+def _pinned(store: Library, reference: str) -> str:
+    return "{}@{}".format(*store.resolve(reference))
 
 
 def _pinned_model(env: Config) -> dict[str, Any]:

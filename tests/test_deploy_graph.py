@@ -200,7 +200,8 @@ def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: st
     state = SimpleNamespace(params={"policy": {"net": net, "head": {}}}, obs_stats={"policy": stats})
     env = MacroEnv(SimpleNamespace(spec=goals), composer, hold)
     config = SimpleNamespace(hidden=(HIDDEN, HIDDEN), activation="relu")
-    learner = SimpleNamespace(env=env, config=config, nets=SimpleNamespace(head=composer.head))
+    nets = SimpleNamespace(head=composer.head, policy=SimpleNamespace(layers=networks.dense_layers))
+    learner = SimpleNamespace(env=env, config=config, nets=nets)
     return freeze(f"{composer.mode}-frozen", learner, state, {}, command)
 
 
