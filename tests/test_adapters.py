@@ -1,0 +1,170 @@
+"""Low-rank adapters of a frozen policy: known answers, training, the library (research hierarchy 3.1)."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repertoire.algos import distributions, networks, normalize, trainer
+from repertoire.algos.learner import Learner
+from repertoire.algos.ppo import PPOConfig
+from repertoire.envs import registry
+from repertoire.errors import UserError
+from repertoire.high_level import frozen
+from repertoire.high_level.blend import Blend
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.scripts import task_eval
+from repertoire.skills.adapters import adapt, factors, freeze_policy, merge, one_base
+from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
+
+KEY = jax.random.key(0)
+CONFIG = PPOConfig(envs=8, rollout=4, minibatches=2, hidden=(3,), activation="elu", lr=1e-2)
+LATENT = (0.6, 0.8)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return registry.make("point_maze", radius=3.5, hold=True)  # of what the goal says the base knows nothing
+
+
+@pytest.fixture(scope="module")
+def base(make_skill):
+    return make_skill(registry.make_spec("point"), "base", seed=1)
+
+
+@pytest.fixture(scope="module")
+def run(env, base):
+    """(learner, first state, state after one update) of an adapter."""
+    learner = Learner(env, CONFIG, adapter=adapt(base, env.spec, LATENT, rank=2, scale=3.0))
+    compiled = trainer.programs(learner)
+    start = compiled.init(trainer.seed_keys(0))
+    kept = jax.tree.map(jnp.copy, (start.params, start.obs_stats))
+    (event,) = trainer.train(compiled, start, 1)
+    return learner, start.replace(params=kept[0], obs_stats=kept[1]), event.state
+
+
+@pytest.fixture(scope="module")
+def entry(run):
+    return freeze_policy("adapted", run[0], run[2], {"run": "r"})
+
+
+def of_base(env, base, obs):
+    """What the base does for an observation of the task."""
+    return base.act(obs[env.spec.obs.index("policy", base.slices)], jnp.asarray(LATENT))
+
+
+def test_a_change_is_scale_times_a_times_b():
+    base = [(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0.5, 0.0])), (jnp.ones((2, 1)), jnp.zeros(1))]
+    net = networks.low_rank(base, rank=1, scale=10.0, activation="relu")
+    first = {"a": jnp.array([[1.0], [0.0]]), "b": jnp.array([[0.0, 0.1]])}
+    params = {"Dense_0": first, "Dense_1": {"a": jnp.zeros((2, 1)), "b": jnp.ones((1, 1))}}
+    np.testing.assert_allclose(net.layers(params)[0][0], [[1.0, 3.0], [3.0, 4.0]])
+    np.testing.assert_allclose(net.apply(params, jnp.array([1.0, -1.0])), [0.0])  # relu of -1.5 and -1
+    np.testing.assert_allclose(net.apply(params, jnp.array([1.0, 1.0])), [4.5 + 7.0])
+    shapes = jax.tree.map(jnp.shape, networks.low_rank(base, 8, 1.0, "relu").init(KEY))
+    assert shapes == {"Dense_0": {"a": (2, 2), "b": (2, 2)}, "Dense_1": {"a": (2, 1), "b": (1, 1)}}  # no side is less
+
+
+def test_a_mean_may_be_squashed_as_that_of_the_base_was():
+    head, extra = distributions.Gaussian(2, -1.0, "tanh"), {"log_std": jnp.full(2, -30.0)}
+    logits = jnp.array([0.5, -2.0])
+    np.testing.assert_allclose(head.mode(logits), np.tanh([0.5, -2.0]), rtol=1e-6)
+    np.testing.assert_allclose(head.sample(KEY, logits, extra), head.mode(logits), atol=0.05)
+    best = [float(head.log_prob(x, logits, extra)) for x in (head.mode(logits), logits)]
+    assert best[0] > best[1]
+
+
+def test_an_untrained_adapter_is_its_base_exactly(env, base, run):
+    learner, start, _ = run
+    for kernel, (changed, _) in zip(learner.adapter.layers, learner.nets.policy.layers(start.params["policy"]["net"])):
+        np.testing.assert_array_equal(kernel[0], changed)
+    obs = 3 * jax.random.normal(KEY, (20, env.spec.obs.size("policy")))
+    fresh = freeze_policy("fresh", learner, start, {})
+    got, want = jax.vmap(lambda o: fresh.act(o, jnp.zeros(0)))(obs), jax.vmap(lambda o: of_base(env, base, o))(obs)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_learning_changes_the_adapter_and_nothing_of_the_base(env, base, run, entry):
+    learner, start, state = run
+    assert learner.config.hidden == (8,) and learner.config.activation == "tanh"  # the base's, not the config's
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).any()), start.params["policy"]["net"], state.params["policy"]["net"]
+    )
+    assert all(row["b"] for row in moved.values())
+    for name in ("mean", "var"):
+        before, after = (np.asarray(getattr(s.obs_stats["policy"], name)) for s in (start, state))
+        np.testing.assert_array_equal(before, after)
+        own = env.spec.obs.index("policy", base.slices)
+        np.testing.assert_array_equal(after[own], base.arrays[f"obs/{name}"])
+    assert (after[env.spec.obs.index("policy", ("goal",))] > 1e-6).all()  # measured, where the base has none
+    assert entry.manifest["adapter"]["digest"] == base.digest()
+    np.testing.assert_array_equal(factors(entry)[1].kernel, base.arrays["policy/kernel1"])
+    np.testing.assert_array_equal(entry.arrays["policy/bias1"], base.arrays["policy/bias1"])
+
+
+def test_the_entry_acts_as_the_trained_policy_and_comes_back_from_the_library(tmp_path, env, run, entry):
+    library = Library(tmp_path)
+    opened = frozen.load(library, library.add(entry))
+    assert opened.digest() == entry.digest() and opened.prior.size == 0
+    learner, _, state = run
+    obs = jax.random.normal(KEY, (env.spec.obs.size("policy"),))
+    rule = task_eval.trained(learner, state)
+    want = rule(KEY, SimpleNamespace(obs={"policy": obs}))
+    np.testing.assert_allclose(opened.act(obs, jnp.zeros(0)), want, rtol=1e-5, atol=1e-6)
+    card = (library.path("adapted") / "card.md").read_text()
+    assert "Adapter (rank 2, scale 3) of base at latent [0.6, 0.8], trained on **point_maze**." in card
+    assert "none: it only does its task" in card
+    blend = Blend((opened, opened), env.spec)  # a skill as any other, to other controllers
+    np.testing.assert_allclose(blend.act(obs, blend.resolve(blend.zero()))[0], jnp.clip(want, -1, 1), atol=1e-5)
+
+
+def test_plain_weights_of_a_merged_adapter_agree(env, entry):
+    plain = merge([entry], [1.0], "plain")
+    assert "adapter" not in plain.manifest and not any("adapter" in k or "base" in k for k in plain.arrays)
+    for obs in jax.random.normal(KEY, (5, env.spec.obs.size("policy"))):
+        np.testing.assert_allclose(plain.act(obs, jnp.zeros(0)), entry.act(obs, jnp.zeros(0)), rtol=1e-5, atol=1e-5)
+    half, none = merge([entry, entry], [0.25, 0.25], "half"), merge([entry], [0.0], "none")
+    mean = 0.5 * (plain.arrays["policy/kernel0"] + none.arrays["policy/kernel0"])
+    np.testing.assert_allclose(half.arrays["policy/kernel0"], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(none.arrays["policy/kernel0"], entry.arrays["base/kernel0"])
+
+
+def test_a_policy_from_scratch_can_be_a_base(env, run):
+    learner = Learner(env, CONFIG)
+    params = learner.nets.init(KEY)
+    state = run[2].replace(params=params)
+    policy = freeze_policy("scratch", learner, state, {})
+    assert "adapter" not in policy.manifest and policy.prior.size == 0
+    adapter = adapt(policy, env.spec)
+    assert adapter.known.all() and adapter.origin["latent"] == []
+    with pytest.raises(UserError, match="scratch is no adapter: make one with"):
+        factors(policy)
+
+
+def test_what_cannot_be_adapted_or_merged_says_so(env, base, entry, make_skill):
+    with pytest.raises(UserError, match=r"adapter\.rank must be at least 1, got 0"):
+        adapt(base, env.spec, rank=0)
+    with pytest.raises(UserError, match=r"adapter\.scale must be positive"):
+        adapt(base, env.spec, scale=-1.0)
+    with pytest.raises(UserError, match="must have the 2 entries of base's latent, got 3"):
+        adapt(base, env.spec, (1.0, 0.0, 0.0))
+    with pytest.raises(UserError, match="skill base does not fit env ant"):
+        adapt(base, registry.make_spec("ant"))
+    learner = Learner(MacroEnv(env, Blend((base,), env.spec), 1), CONFIG)
+    stats = {"policy": normalize.init(env.spec.obs.size("policy"))}
+    top = frozen.freeze("top", learner, SimpleNamespace(params=learner.nets.init(KEY), obs_stats=stats), {})
+    with pytest.raises(UserError, match="top is a controller: an adapter needs the weights of a single policy"):
+        adapt(top, env.spec)
+    other = Skill(
+        {**entry.manifest, "name": "o", "adapter": {**entry.manifest["adapter"], "digest": "x"}}, entry.arrays
+    )
+    with pytest.raises(
+        UserError, match=r"adapters must have one base at one latent: adapted has base base, o has base"
+    ):
+        one_base((entry, other))
+    scaled = Skill({**entry.manifest, "name": "s"}, {**entry.arrays, "obs/mean": entry.arrays["obs/mean"] + 1})
+    with pytest.raises(UserError, match="adapted and s read different observations, or scale them differently"):
+        merge((entry, scaled), (0.5, 0.5), "m")
