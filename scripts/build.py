@@ -147,8 +147,10 @@ def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
     if base is None:
         return None
     if algo != "ppo":
-        raise UserError(f"adapters are trained with algo=ppo, not with {algo}")
-    size = {k: typed(f"adapter.{k}", v, hint) for (k, v), hint in zip(sorted(settings.items()), (int, float))}
+        raise UserError(f"adapters are trained with algo=ppo, not with algo={algo}")
+    if latent is not None and not (isinstance(latent, list) and all(isinstance(x, int | float) for x in latent)):
+        raise UserError(f"adapter.latent must be a list of numbers, got {latent!r}")
+    size = {k: typed(f"adapter.{k}", settings[k], hint) for k, hint in (("rank", int), ("scale", float))}
     return adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
 
 

@@ -1,5 +1,7 @@
 """Low-rank adapters of a frozen policy: known answers, training, the library (research hierarchy 3.1)."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repertoire.algos import distributions, networks, normalize, trainer
+from repertoire.algos import distributions, networks, normalize
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.envs import registry
@@ -15,7 +17,7 @@ from repertoire.errors import UserError
 from repertoire.high_level import frozen
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import task_eval
+from repertoire.scripts import build, cli, task_eval
 from repertoire.skills.adapters import adapt, factors, freeze_policy, merge, one_base
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -102,20 +104,26 @@ def test_the_entry_holds_what_it_is_made_of(base, learner, entry):
 
 
 @pytest.mark.slow
-def test_learning_changes_the_adapter_and_nothing_of_the_base(env, base, learner):
+def test_learning_changes_the_adapter_and_nothing_of_the_base(tmp_path, monkeypatch, env, base):
     """The base leaves the place where there is reward; its adapter learns to stay."""
-    compiled = trainer.programs(learner)
-    start = compiled.init(trainer.seed_keys(0))
-    first, rewards = jax.tree.map(jnp.copy, (start.params["policy"]["net"], start.obs_stats["policy"])), []
-    for event in trainer.train(compiled, start, 50):
-        rewards.append(event.metrics["env/reward"])
-    assert np.mean(rewards[-5:]) > 2 * np.mean(rewards[3:15]), rewards
-    last = event.state.params["policy"]["net"], event.state.obs_stats["policy"]
-    moved = jax.tree.map(lambda a, b: bool((a != b).any()), first, last)
-    assert all(jax.tree.leaves(moved[0])) and not any(jax.tree.leaves(moved[1]))  # A and B; no normaliser
-    own, goal = (env.spec.obs.index("policy", names) for names in (base.slices, ("position",)))
-    np.testing.assert_array_equal(last[1].mean[own], base.arrays["obs/mean"])
-    assert (last[1].var[goal] > 1e-6).all() and (last[1].var[goal] < 1.0).all()  # measured, where the base has none
+    monkeypatch.chdir(tmp_path)
+    library = Library("library")
+    library.add(base)
+    small = ["algo.envs=32", "algo.rollout=32", "algo.lr=3e-3", "total_steps=51200", "eval_every=0", "video=false"]
+    adapter = ["adapter.base=base", "adapter.rank=2", "adapter.scale=3", f"adapter.latent={list(LATENT)}"]
+    task = ["env=point_maze", "env.radius=5.0", "env.hold=true", "run_dir=run", "logging.quiet=true"]
+    cli.main(["train", *task, *adapter, *small])
+    rewards = [json.loads(line)["env/reward"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert len(rewards) == 50 and np.mean(rewards[-5:]) > 2 * np.mean(rewards[3:15]), rewards
+    made = frozen.load(library, "point_maze-adapter@1")
+    assert library.load("base").digest() == base.digest() == made.manifest["adapter"]["digest"]
+    assert made.manifest["adapter"]["base"] == "base@1" and made.manifest["metrics"]["return"] > 0
+    own, place = (env.spec.obs.index("policy", names) for names in (base.slices, ("position",)))
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(made.arrays[f"obs/{name}"][own], base.arrays[f"obs/{name}"])
+    assert (made.arrays["obs/var"][place] > 1e-6).all() and (made.arrays["obs/var"][place] < 0.5).all()  # measured
+    assert all((layer.b != 0).any() for layer in factors(made))
+    np.testing.assert_array_equal(factors(made)[0].kernel[own], base.arrays["policy/kernel0"][: len(own)])
 
 
 def test_the_entry_acts_as_the_trained_policy_and_comes_back_from_the_library(tmp_path, env, learner, state, entry):
@@ -153,6 +161,27 @@ def test_a_policy_from_scratch_can_be_a_base(env, state):
     assert adapter.known.all() and adapter.origin["latent"] == []
     with pytest.raises(UserError, match="scratch is no adapter: make one with"):
         factors(policy)
+
+
+def test_settings_of_an_adapter(tmp_path, env, base):
+    library = Library(tmp_path)
+    library.add(base)
+    config = {"library": tmp_path, "adapter": {"base": "base", "latent": [1, 0.0], "rank": 4, "scale": 1}}
+
+    def made(algo="ppo", **changes):
+        return build.adapter_of({**config, "adapter": {**config["adapter"], **changes}}, env, algo)
+
+    assert (made().rank, made().scale, made().origin["latent"]) == (4, 1.0, [1.0, 0.0])
+    assert made(base=None) is build.adapter_of({}, env, "ppo") is None
+    assert build.pinned({**config, "env": {"name": "point"}}, "train")["adapter"]["base"] == "base@1"
+    with pytest.raises(UserError, match="adapters are trained with algo=ppo, not with algo=sac"):
+        made("sac")
+    with pytest.raises(UserError, match=r"adapter\.latent must be a list of numbers, got 1"):
+        made(latent=1)
+    with pytest.raises(UserError, match=r"adapter\.rank must be a whole number, got 1.5"):
+        made(rank=1.5)
+    with pytest.raises(UserError, match="did you mean 'base'"):
+        made(base="bas")
 
 
 def test_what_cannot_be_adapted_or_merged_says_so(env, base, entry, make_skill):
