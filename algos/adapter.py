@@ -12,7 +12,7 @@ import numpy as np
 
 from repertoire.algos import networks
 from repertoire.algos.types import Array, Stats
-from repertoire.errors import UserError
+from repertoire.errors import at_least_one, positive
 
 Config = TypeVar("Config", bound=Any)
 
@@ -37,14 +37,12 @@ class Adapter:
     var: np.ndarray
     known: np.ndarray
     origin: Mapping[str, Any]
-    rank: int = 8
-    scale: float = 2.0
+    rank: int
+    scale: float
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"adapter.rank must be at least 1, got {self.rank}")
-        if not self.scale > 0:
-            raise UserError(f"adapter.scale must be positive, got {self.scale}")
+        at_least_one(self, "adapter", "rank")
+        positive(self, "adapter", "scale")
 
     def shape(self, config: Config) -> Config:
         """A learner's settings with the frozen policy's layer sizes and activation, for the critic too."""

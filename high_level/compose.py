@@ -19,7 +19,7 @@ from repertoire.algos import normalize
 from repertoire.algos.networks import ACTIVATIONS, SQUASHES
 from repertoire.algos.types import Array, Metrics, Stats
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, unknown
+from repertoire.errors import positive, unknown
 from repertoire.high_level.bank import labels
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.types import Command, Field
@@ -45,8 +45,7 @@ class ComposeConfig:
     def __post_init__(self) -> None:
         if self.squash not in SQUASH:
             raise unknown("controller.squash", self.squash, SQUASH)
-        if not self.limit > 0:
-            raise UserError(f"controller.limit must be positive, got {self.limit}")
+        positive(self, "controller", "limit")
 
 
 class Inputs(NamedTuple):

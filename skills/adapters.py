@@ -28,13 +28,16 @@ class Factors(NamedTuple):
     b: np.ndarray
 
 
-def adapt(skill: Skill, spec: EnvSpec, latent: Sequence[float] | None = None, **size: Any) -> Adapter:
+def adapt(
+    skill: Skill, spec: EnvSpec, latent: Sequence[float] | None = None, rank: int = 8, scale: float = 2.0
+) -> Adapter:
     """Adapter of `skill` for training in an env.
 
     Args:
       skill: a policy or a skill set. spec: of the env; its policy slices that the skill does not read can be learned.
       latent: of a skill set, held for good and projected on its prior; None: the projection of 0.
-      size: `rank` and `scale` of the `Adapter`.
+      rank: of the changes. scale: factor on them.
+    Raises `UserError` for a skill that does not fit the env, or is a controller.
     """
     skill.fits(spec)
     if "controller" in skill.manifest:
@@ -53,7 +56,8 @@ def adapt(skill: Skill, spec: EnvSpec, latent: Sequence[float] | None = None, **
         var=var,
         known=np.isin(np.arange(observed), index),
         origin={"base": reference(skill.manifest), "digest": skill.digest(), "latent": z.tolist()},
-        **size,
+        rank=rank,
+        scale=scale,
     )
 
 
