@@ -86,8 +86,8 @@ def skill_action(write: Writer, skill: Skill, obs: str, z: str) -> str:
 
 def composed(write: Writer, composer: Compose, obs: str, coefficients: str) -> str:
     """`Compose.act`: every layer is x W + b + (c * (x A)) B."""
-    index, mean, var = composer.inputs
-    x = normalised(write, write.columns(obs, index), mean, var, composer.clip)
+    entries, mean, var = composer.inputs
+    x = normalised(write, write.columns(obs, entries), mean, var, composer.clip)
     for i, (layer, owner) in enumerate(zip(composer.layers, composer.owner, strict=True)):
         x = x if i == 0 else activate(write, composer.activation, x)
         change = write.node("MatMul", x, write.constant(layer.a))

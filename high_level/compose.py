@@ -49,12 +49,12 @@ class ComposeConfig:
 
 
 class Inputs(NamedTuple):
-    """What the network reads: entries [I] of the env's policy observation, and their normaliser [I] each.
+    """What the network reads: entries [I] of the env's policy observation, and their normaliser, [I] each.
 
     An entry that adapters scale differently is there once for each way to scale it.
     """
 
-    index: np.ndarray
+    entries: np.ndarray
     mean: np.ndarray
     var: np.ndarray
 
@@ -79,7 +79,7 @@ class Compose(Composer):
         told = skills[0].manifest["network"]
         self.activation, self.squash = told["activation"], told.get("output", "none")
         self.inputs, places = _inputs(skills, env)
-        self.layers, self.owner = _together([adapters.factors(s) for s in skills], places, len(self.inputs.index))
+        self.layers, self.owner = _together([adapters.factors(s) for s in skills], places, len(self.inputs.entries))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -93,8 +93,8 @@ class Compose(Composer):
 
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
         """The action of the composed policy."""
-        index, mean, var = self.inputs
-        x = normalize.apply(Stats(jnp.asarray(mean), jnp.asarray(var), jnp.ones(())), obs[index], self.clip)
+        entries, mean, var = self.inputs
+        x = normalize.apply(Stats(jnp.asarray(mean), jnp.asarray(var), jnp.ones(())), obs[entries], self.clip)
         for i, (layer, owner) in enumerate(zip(self.layers, self.owner, strict=True)):
             x = x if i == 0 else ACTIVATIONS[self.activation](x)
             x = x @ layer.kernel + layer.bias + (command[owner] * (x @ layer.a)) @ layer.b
@@ -131,8 +131,8 @@ def _inputs(skills: Sequence[Skill], env: EnvSpec) -> tuple[Inputs, list[np.ndar
         index = env.obs.index("policy", skill.slices).tolist()
         mine = zip(index, skill.arrays["obs/mean"].tolist(), skill.arrays["obs/var"].tolist(), strict=True)
         places.append(np.asarray([rows.setdefault(row, len(rows)) for row in mine]))
-    index, mean, var = zip(*rows, strict=True)
-    return Inputs(np.asarray(index, np.int32), np.asarray(mean, np.float32), np.asarray(var, np.float32)), places
+    entries, mean, var = zip(*rows, strict=True)
+    return Inputs(np.asarray(entries, np.int32), np.asarray(mean, np.float32), np.asarray(var, np.float32)), places
 
 
 def _together(

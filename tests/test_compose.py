@@ -76,7 +76,7 @@ def test_coefficients_of_one_adapter_and_of_none(env, base, mixed, obs):
 def test_several_at_once_are_one_network_of_summed_weights(env, base, mixed, make_adapter):
     same = mixed[0], make_adapter(base, env.spec, "d", 5, **SIZE)
     composer = Compose(same, env.spec, CLAMP)
-    assert len(composer.inputs.index) == 6  # what both read alike is read once
+    assert len(composer.inputs.entries) == 6  # what both read alike is read once
     for c in ([0.5, 0.5], [1.5, -0.7]):
         want = merge(same, c, "m").act(OBS[0], jnp.zeros(0))
         np.testing.assert_allclose(act(composer, OBS[0], c), want, rtol=1e-5, atol=1e-5)
