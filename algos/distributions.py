@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repertoire.algos.networks import SQUASHES
 from repertoire.algos.types import Array, Params
 from repertoire.envs.types import EnvSpec
 
@@ -48,11 +49,14 @@ class Distribution(Protocol):
 
 
 class Gaussian:
-    """Diagonal Gaussian with a learned, state-independent log standard deviation; the env clips actions."""
+    """Diagonal Gaussian with a learned, state-independent log standard deviation; the env clips actions.
 
-    def __init__(self, size: int, init_log_std: float) -> None:
+    Its mean is the network's output, or with `squash="tanh"` the tanh of it, as in policies of SAC.
+    """
+
+    def __init__(self, size: int, init_log_std: float, squash: str = "none") -> None:
         self.outputs, self._init = size, init_log_std
-        self.mode_outputs, self.squash = size, "none"
+        self.mode_outputs, self.squash = size, squash
 
     def extra(self) -> Params:
         """log std [size]."""
@@ -60,15 +64,15 @@ class Gaussian:
 
     def sample(self, key: Array, logits: Array, extra: Params) -> Array:
         """mean + std * noise, [size]."""
-        return logits + jnp.exp(_log_std(extra)) * jax.random.normal(key, logits.shape)
+        return self.mode(logits) + jnp.exp(_log_std(extra)) * jax.random.normal(key, logits.shape)
 
     def mode(self, logits: Array) -> Array:
         """The mean, [size]."""
-        return logits
+        return SQUASHES[self.squash](logits)
 
     def log_prob(self, action: Array, logits: Array, extra: Params) -> Array:
         """Sum over dimensions."""
-        return jnp.sum(_normal_log_prob(action, logits, _log_std(extra)), axis=-1)
+        return jnp.sum(_normal_log_prob(action, self.mode(logits), _log_std(extra)), axis=-1)
 
     def entropy(self, logits: Array, extra: Params) -> Array:
         """Independent of the state."""

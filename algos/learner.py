@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from repertoire.algos import acting, mirroring, normalize, ppo, rollout
+from repertoire.algos.adapter import Adapter
 from repertoire.algos.advantages import channel_gae, combine, loudest
 from repertoire.algos.signals import Signals, TaskChannel
-from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
+from repertoire.algos.types import Array, Metrics, Objective, Params, Stats, TrainState, Transition
 
 #: Decay of the running scales of rewards and returns per update.
 SCALE_DECAY = 0.95
@@ -29,6 +30,7 @@ class Learner:
       env: an `Env`. config: PPO constants. objective: intrinsic reward, or None for the env's reward alone.
       features: names of the feature slices that the objective sees; None for all.
       total_updates: length of training, for the learning-rate schedule. tasks: reward channels of the env's own terms.
+      adapter: the policy is a frozen one, of which low-rank changes are trained; the networks take its shape.
     """
 
     def __init__(
@@ -39,13 +41,15 @@ class Learner:
         features: tuple[str, ...] | None = None,
         total_updates: int = 1,
         tasks: Sequence[TaskChannel] = (),
+        adapter: Adapter | None = None,
     ) -> None:
-        self.env, self.config, self.total_updates = env, config, total_updates
+        self.env, self.adapter, self.total_updates = env, adapter, total_updates
+        self.config = config = adapter.shape(config) if adapter else config
         self.signals = Signals(env, objective, features, tasks)
         self.objective, self.prior = objective, self.signals.prior
         self.channels, self.feature_index = self.signals.names, self.signals.feature_index
         critics = len(self.channels) if config.critics == "multi" else 1
-        self.nets = ppo.actor_critic(env.spec, self.prior.size if self.prior else 0, critics, config)
+        self.nets = ppo.actor_critic(env.spec, self.prior.size if self.prior else 0, critics, config, adapter)
         self._mirror = mirroring.of(env, objective) if config.symmetry else None
         self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
@@ -70,6 +74,9 @@ class Learner:
         """Initial state; runs a short random rollout to fix feature statistics. Call under `jit`."""
         net_key, objective_key, env_key, warm_key, key = jax.random.split(key, 5)
         params = self.nets.init(net_key)
+        begun = acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key)
+        if self.adapter:
+            begun["obs_stats"]["policy"] = self.adapter.statistics(begun["obs_stats"]["policy"])
         state = TrainState(
             params=params,
             opt_state=self._adam.init(params),
@@ -77,7 +84,7 @@ class Learner:
             reward_scale=jnp.ones(len(self.channels)),
             return_scale=jnp.ones(len(self.channels) if self.config.critics == "multi" else 1),
             key=key,
-            **acting.start(self.signals, self.config, acting.after(params, objective_key), env_key, warm_key),
+            **begun,
         )
         return acting.strong(state)
 
@@ -99,7 +106,7 @@ class Learner:
         flat = jax.tree.map(lambda x: x.reshape(self.steps_per_update, *x.shape[2:]), data)
         learned, metrics = self._epochs(state, flat, shuffle_key)
         metrics = jax.tree.map(jnp.mean, metrics)
-        stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
+        stats = {g: self._next_stats(g, s, batch.obs[g]) for g, s in state.obs_stats.items()}
         cells, figures = acting.seen(self.signals, state.visited, batch, rewards)
         metrics |= {**figures, "lr": state.lr, "policy/std": _std(learned.params)}
         update = state.update + 1
@@ -193,6 +200,10 @@ class Learner:
         state = state.replace(params=params, opt_state=opt_state)
         objective, objective_opt, more = self.signals.learn(state.objective, state.objective_opt, feature_batch, key)
         return state.replace(objective=objective, objective_opt=objective_opt), metrics | more
+
+    def _next_stats(self, group: str, stats: Stats, obs: Array) -> Stats:
+        """Running statistics; those of a frozen policy stand still."""
+        return stats if self.adapter and group == "policy" else normalize.update(stats, obs)
 
     def _next_lr(self, lr: Array, update: Array, kl: Array) -> Array:
         """Adaptive (KL) or linear learning rate."""

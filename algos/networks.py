@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +20,27 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+#: (kernel [in, out], bias [out]) of dense layers, first to last.
+Layers = Sequence[tuple[Array, Array]]
 #: What may follow the last layer.
 SQUASHES: dict[str, Callable[[Array], Array]] = {"none": lambda x: x, "tanh": jnp.tanh}
 
 
+def dense_layers(params: Params) -> Layers:
+    """(kernel [in, out], bias [out]) of each layer of an `mlp`, first to last."""
+    names = sorted(params, key=lambda n: int(n.rsplit("_", 1)[1]))
+    return [(params[n]["kernel"], params[n]["bias"]) for n in names]
+
+
 class Network(NamedTuple):
-    """A pure network: `init(key) -> params`, `apply(params, x [..., in]) -> [..., out]`."""
+    """A pure network: `init(key) -> params`, `apply(params, x [..., in]) -> [..., out]`.
+
+    `layers(params)` are its dense layers, (kernel [in, out], bias [out]) each, as they act.
+    """
 
     init: Callable[[Array], Params]
     apply: Callable[[Params, Array], Array]
+    layers: Callable[[Params], Layers] = dense_layers
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:
@@ -76,24 +88,40 @@ def mlp(inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish
     return Network(init, apply)
 
 
-def dense_layers(params: Params) -> list[tuple[Array, Array]]:
-    """(kernel [in, out], bias [out]) of each layer of an `mlp`, first to last."""
-    names = sorted(params, key=lambda n: int(n.rsplit("_", 1)[1]))
-    return [(params[n]["kernel"], params[n]["bias"]) for n in names]
-
-
-def first_outputs(layers: list[tuple[Array, Array]], count: int) -> list[tuple[Array, Array]]:
+def first_outputs(layers: Layers, count: int) -> Layers:
     """`layers` with the last cut to its first `count` outputs: what the mode of an action distribution reads."""
     kernel, bias = layers[-1]
     return [*layers[:-1], (kernel[:, :count], bias[:count])]
 
 
-def apply_layers(layers: list[tuple[Array, Array]], x: Array, activation: str, squash: str = "none") -> Array:
+def apply_layers(layers: Layers, x: Array, activation: str, squash: str = "none") -> Array:
     """What `mlp(...).apply` computes, from `dense_layers`, and `squash` of it: [..., in] -> [..., out]."""
     for kernel, bias in layers[:-1]:
         x = ACTIVATIONS[activation](x @ kernel + bias)
     kernel, bias = layers[-1]
     return SQUASHES[squash](x @ kernel + bias)
+
+
+def low_rank(base: Layers, rank: int, scale: float, activation: str) -> Network:
+    """`base` with low-rank changes as its only parameters: kernels W + scale A B, biases as they are.
+
+    A [in, r] is drawn (LeCun normal), B [r, out] begins at zero, so that an untrained one is `base` exactly (Hu et al.
+    2021, LoRA); r is `rank`, or a side of the kernel where that is less.
+    """
+    names = [f"Dense_{i}" for i in range(len(base))]
+
+    def init(key: Array) -> Params:
+        draw, made = nn.initializers.lecun_normal(), {}
+        for name, (kernel, _), own in zip(names, base, jax.random.split(key, len(base)), strict=True):
+            r = min(rank, *kernel.shape)
+            made[name] = {"a": draw(own, (kernel.shape[0], r)), "b": jnp.zeros((r, kernel.shape[1]))}
+        return made
+
+    def layers(params: Params) -> Layers:
+        changes = [scale * params[n]["a"] @ params[n]["b"] for n in names]
+        return [(kernel + change, bias) for (kernel, bias), change in zip(base, changes, strict=True)]
+
+    return Network(init, lambda params, x: apply_layers(layers(params), x, activation), layers)
 
 
 def ensemble(member: Network, size: int) -> Network:

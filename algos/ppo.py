@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from repertoire.algos import distributions, networks
+from repertoire.algos.adapter import Adapter
 from repertoire.algos.distributions import Distribution
 from repertoire.algos.types import Array, Metrics, Params
 from repertoire.errors import UserError, at_least_one, positive, unknown
@@ -88,12 +89,20 @@ class ActorCritic(NamedTuple):
         return {"policy": policy, "value": self.value.init(value_key)}
 
 
-def actor_critic(spec: Any, latent: int, channels: int, config: PPOConfig) -> ActorCritic:
-    """Networks for an `EnvSpec`: policy sees [policy obs, z], critic sees [critic obs, z]."""
-    head = distributions.for_spec(spec, config.init_log_std)
-    policy = networks.mlp(
-        spec.obs.size("policy") + latent, config.hidden, head.outputs, config.activation, out_scale=0.01
-    )
+def actor_critic(
+    spec: Any, latent: int, channels: int, config: PPOConfig, adapter: Adapter | None = None
+) -> ActorCritic:
+    """Networks for an `EnvSpec`: policy sees [policy obs, z], critic sees [critic obs, z].
+
+    With an `adapter` the policy is its frozen one with low-rank changes.
+    """
+    if adapter is None:
+        head = distributions.for_spec(spec, config.init_log_std)
+        inputs = spec.obs.size("policy") + latent
+        policy = networks.mlp(inputs, config.hidden, head.outputs, config.activation, out_scale=0.01)
+    else:
+        head = distributions.Gaussian(spec.action_size, config.init_log_std, adapter.squash)
+        policy = adapter.network()
     value = networks.mlp(spec.obs.size("critic") + latent, config.hidden, channels, config.activation)
     return ActorCritic(policy, head, value)
 

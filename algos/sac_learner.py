@@ -38,6 +38,8 @@ class SACLearner:
       total_updates: length of training. tasks: reward channels of the env's own terms.
     """
 
+    adapter = None  # adapters are PPO's
+
     def __init__(
         self,
         env: Any,

@@ -148,6 +148,7 @@ class AnyLearner(Protocol):
     channels: tuple[str, ...]
     feature_index: Any
     nets: Any  # `policy` (a network), its `head`, and `init(key)` of all parameters
+    adapter: Any  # `adapter.Adapter` whose low-rank changes are the policy's parameters, or None
 
     def __hash__(self) -> int:
         """By identity: compiled programs are kept per learner."""

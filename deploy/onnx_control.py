@@ -11,9 +11,10 @@ import numpy as np
 
 from repertoire.deploy import onnx_rules
 from repertoire.deploy.graph import Graph
-from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
+from repertoire.deploy.onnx_graph import Writer, composed, network, project, skill_action
 from repertoire.errors import UserError
-from repertoire.high_level.blend import Blend
+from repertoire.high_level.blend import Blend, BlendConfig
+from repertoire.high_level.compose import Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
@@ -99,6 +100,8 @@ def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
         own = [_largest(write, choice), *_projected(write, composer.skills, latents)]
     elif isinstance(composer, Blend):
         own = _resolve_blend(write, composer, logits)
+    elif isinstance(composer, Compose):
+        own = [_bounded(write, composer.config, logits)]
     else:
         raise UserError(f"a controller of kind {composer.mode} cannot be exported yet")
     return [*own, *_begun(write, composer, logits)]
@@ -109,6 +112,8 @@ def _act(write: Writer, composer: Composer, obs: str, command: Command) -> tuple
     if isinstance(composer, Option):
         action, held = _act(write, composer.inner, obs, command[1:])
         return action, [write.node("Add", command[0], write.constant(1)), *held]
+    if isinstance(composer, Compose):
+        return composed(write, composer, obs, command[0]), command
     count = len(composer.fields) - len(composer.bank.fields)
     own, memory = command[:count], command[count:]
     if isinstance(composer, Choice):
@@ -162,7 +167,7 @@ def _resolve_blend(write: Writer, blend: Blend, logits: str) -> Command:
     """Sub-goals, weights, residual."""
     skills, groups, config = len(blend.skills), len(blend.groups), blend.config
     *raw, weights, residual = _cut(write, logits, np.diff([0, *blend.ends, blend.size]).tolist())
-    latents = _projected(write, blend.skills, raw, lambda z: _squash(write, blend, z))
+    latents = _projected(write, blend.skills, raw, lambda z: _bounded(write, config, z))
     if not weights:
         normal = _rows(write, np.ones(groups), logits)
     else:
@@ -196,12 +201,12 @@ def _combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str,
     return write.node("Add", action, residual) if residual else action
 
 
-def _squash(write: Writer, blend: Blend, z: str) -> str:
-    limit = blend.config.limit
-    if blend.config.squash == "clamp":
-        return write.node("Clip", z, write.constant(-limit), write.constant(limit))
-    scaled = write.node("Tanh", write.node("Div", z, write.constant(limit)))
-    return write.node("Mul", scaled, write.constant(limit))
+def _bounded(write: Writer, config: BlendConfig | ComposeConfig, x: str) -> str:
+    """`config.squash` to +-`config.limit`."""
+    limit = write.constant(config.limit)
+    if config.squash == "clamp":
+        return write.node("Clip", x, write.constant(-config.limit), limit)
+    return write.node("Mul", write.node("Tanh", write.node("Div", x, limit)), limit)
 
 
 def _projected(

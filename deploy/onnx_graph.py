@@ -14,8 +14,8 @@ import numpy as np
 
 from repertoire.deploy.graph import FrozenPolicy
 from repertoire.errors import UserError
-from repertoire.high_level.frozen import CommandPrior
-from repertoire.skills.latent import Ball, Gaussian, OneHot, Prior, Product, Sphere
+from repertoire.high_level.compose import Compose
+from repertoire.skills.latent import Ball, CommandPrior, Gaussian, OneHot, Prior, Product, Sphere
 from repertoire.skills.skill import Skill
 
 
@@ -54,18 +54,24 @@ class Writer:
 
 def network(write: Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str:
     """Normaliser and dense layers; `z` follows the normalised observation."""
-    std = np.sqrt(np.maximum(policy.var.astype(np.float32), np.float32(1e-8)))
-    x = write.node("Div", write.node("Sub", obs, write.constant(policy.mean)), write.constant(std))
-    x = write.node("Clip", x, write.constant(-policy.clip), write.constant(policy.clip))
+    x = normalised(write, obs, policy.mean, policy.var, policy.clip)
     x = write.node("Concat", x, z, axis=1) if z else x
     last = len(policy.kernels) - 1
     for i, (kernel, bias) in enumerate(zip(policy.kernels, policy.biases, strict=True)):
         x = write.node("Gemm", x, write.constant(kernel), write.constant(bias))
-        x = x if i == last else _activate(write, policy.activation, x)
+        x = x if i == last else activate(write, policy.activation, x)
     return write.node("Tanh", x) if policy.output == "tanh" else x
 
 
-def _activate(write: Writer, activation: str, x: str) -> str:
+def normalised(write: Writer, x: str, mean: np.ndarray, var: np.ndarray, clip: float) -> str:
+    """`normalize.apply`."""
+    std = np.sqrt(np.maximum(var.astype(np.float32), np.float32(1e-8)))
+    x = write.node("Div", write.node("Sub", x, write.constant(mean)), write.constant(std))
+    return write.node("Clip", x, write.constant(-clip), write.constant(clip))
+
+
+def activate(write: Writer, activation: str, x: str) -> str:
+    """One of `networks.ACTIVATIONS`."""
     if activation == "swish":
         return write.node("Mul", x, write.node("Sigmoid", x))
     return write.node({"relu": "Relu", "elu": "Elu", "tanh": "Tanh"}[activation], x)
@@ -76,6 +82,19 @@ def skill_action(write: Writer, skill: Skill, obs: str, z: str) -> str:
     told = skill.manifest["network"]
     policy = FrozenPolicy.from_arrays(skill.arrays, told["activation"], told.get("output", "none"))
     return network(write, policy, obs, z)
+
+
+def composed(write: Writer, composer: Compose, obs: str, coefficients: str) -> str:
+    """`Compose.act`: every layer is x W + b + (c * (x A)) B."""
+    entries, mean, var = composer.inputs
+    x = normalised(write, write.columns(obs, entries), mean, var, composer.clip)
+    for i, (layer, owner) in enumerate(zip(composer.layers, composer.owner, strict=True)):
+        x = x if i == 0 else activate(write, composer.activation, x)
+        change = write.node("MatMul", x, write.constant(layer.a))
+        change = write.node("Mul", change, write.columns(coefficients, owner))
+        change = write.node("MatMul", change, write.constant(layer.b))
+        x = write.node("Add", write.node("Gemm", x, write.constant(layer.kernel), write.constant(layer.bias)), change)
+    return write.node("Tanh", x) if composer.squash == "tanh" else x
 
 
 def project(write: Writer, prior: Prior, z: str) -> str:

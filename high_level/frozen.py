@@ -6,7 +6,6 @@ arrays and content hash - so that a skill that leaves the library, or changes, c
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -22,28 +21,9 @@ from repertoire.high_level import registry
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.types import Command, Field, StatefulSkill
-from repertoire.skills.latent import Prior
+from repertoire.skills.latent import CommandPrior
 from repertoire.skills.library import Library
 from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
-
-
-@dataclasses.dataclass(frozen=True)
-class CommandPrior(Prior):
-    """Uniform in [-1, 1]^size: what may be asked of a controller. Size 0 for one that only does its task."""
-
-    kind = "command"
-
-    def __post_init__(self) -> None:
-        if self.size < 0:
-            raise UserError(f"a command needs size >= 0, got {self.size}")
-
-    def sample(self, key: Array) -> Array:
-        """Uniform."""
-        return jax.random.uniform(key, (self.size,), minval=-1.0, maxval=1.0)
-
-    def project(self, z: Array) -> Array:
-        """Clipped."""
-        return jnp.clip(z, -1.0, 1.0)
 
 
 class FrozenController(StatefulSkill):
@@ -63,11 +43,6 @@ class FrozenController(StatefulSkill):
     def composer(self) -> Composer:
         """How it drives the skills within."""
         return registry.make(self._described["composer"], self._skills(), _spec(self.manifest))
-
-    @property
-    def prior(self) -> Prior:
-        """Of its command."""
-        return CommandPrior(self.manifest["latent"]["size"])
 
     @property
     def std(self) -> None:
@@ -179,7 +154,7 @@ def freeze(
         "name": name,
         "env": spec.name,
         "contract": {**full, "policy": own},
-        "latent": {"kind": CommandPrior.kind, "size": len(spec.obs.index("policy", told)), "hold": 0},
+        "latent": CommandPrior(len(spec.obs.index("policy", told))).describe(),
         "objective": {"name": env.composer.mode, "options": {}},
         "network": network(learner),
         "controller": {

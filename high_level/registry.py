@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import unknown
 from repertoire.high_level.blend import Blend, BlendConfig
+from repertoire.high_level.compose import Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Parameterized, ParameterizedConfig, SequenceConfig, sequence
@@ -37,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "switch": _BLEND,
     "multiply": _BLEND,
     "residual": _BLEND,
+    "compose": Kind(ComposeConfig, Compose),
     "plan": _RULE,
     "graph": _RULE,
     "script": _RULE,

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
+from repertoire.algos.adapter import Adapter
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.sac import SACConfig
@@ -27,6 +28,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.skills import adapters
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
@@ -105,7 +107,8 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     if config["total_steps"] < 1:
         raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
     updates = -(-int(config["total_steps"]) // steps)
-    return learner(env, algo, objective, features, updates, tasks_of(config))
+    extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
+    return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
 
 
 def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
@@ -151,6 +154,20 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     return env
 
 
+def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
+    """What `adapter.base` asks for; None without."""
+    settings = dict(config.get("adapter") or {"base": None})
+    base, latent = settings.pop("base"), settings.pop("latent", None)
+    if base is None:
+        return None
+    if algo != "ppo":
+        raise UserError(f"adapters are trained with algo=ppo, not with algo={algo}")
+    if latent is not None and not (isinstance(latent, list) and all(isinstance(x, int | float) for x in latent)):
+        raise UserError(f"adapter.latent must be a list of numbers, got {latent!r}")
+    size = {k: typed(f"adapter.{k}", settings[k], hint) for k, hint in (("rank", int), ("scale", float))}
+    return adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
+
+
 def references(config: Config) -> list[str]:
     """Library references of a controller config."""
     return list(config["skills"]) if isinstance(config["skills"], list) else [config["skills"]]
@@ -183,17 +200,19 @@ def label(config: Config) -> str:
 
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run."""
-    config = {**config, "env": _pinned_model(config["env"])}
-    store = Library(config["library"])
+    config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
+    adapter, starts = config.get("adapter"), config.get("starts")
+    if adapter and adapter["base"]:
+        config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
+    if starts:
+        config["starts"] = {**starts, "skills": [_pinned(store, r) for r in starts["skills"]]}
     if kind == "train-controller":
-        return {**config, "skills": _versions(store, references(config))}
-    if kind == "train-skills":
-        return {**config, "starts": {**config["starts"], "skills": _versions(store, config["starts"]["skills"])}}
-    return dict(config)
+        config["skills"] = [_pinned(store, r) for r in references(config)]
+    return config
 
 
-def _versions(store: Library, references: Sequence[str]) -> list[str]:
-    return ["{}@{}".format(*store.resolve(r)) for r in references]
+def _pinned(store: Library, reference: str) -> str:
+    return "{}@{}".format(*store.resolve(reference))
 
 
 def _pinned_model(env: Config) -> dict[str, Any]:

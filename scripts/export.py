@@ -98,7 +98,7 @@ def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
     if opened.kind == "train-skills":
         return graph.skill_graph(learner.env.spec, train_skills.frozen(opened, learner, state, seed))
     head = learner.nets.head
-    layers = networks.first_outputs(networks.dense_layers(state.params["policy"]["net"]), head.mode_outputs)
+    layers = networks.first_outputs(learner.nets.policy.layers(state.params["policy"]["net"]), head.mode_outputs)
     stats = state.obs_stats["policy"]
     policy = graph.FrozenPolicy(
         tuple(np.asarray(k) for k, _ in layers),

@@ -9,12 +9,18 @@ import jax
 import numpy as np
 
 from repertoire.algos import trainer
+from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session, task_draw, task_eval
+from repertoire.skills.adapters import freeze_policy
+from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
 
 #: (run, learner, state, evaluation) -> what the marker of the finished run says of it.
 Keep = Callable[[RunDir, Any, Any, dict[str, Any]], dict[str, Any]]
+#: (name, learner, state of one seed, provenance) -> a library entry.
+Freeze = Callable[[str, Any, Any, dict[str, Any]], Skill]
 #: Episodes of the final evaluation, per seed and rule.
 EPISODES = 64
 
@@ -25,11 +31,38 @@ def main(verb: str, args: list[str]) -> None:
 
 
 def run(cfg: dict[str, Any]) -> RunDir:
-    """Flat RL."""
-    return learn("train", cfg, f"train-{build.label(cfg)}")
+    """Flat RL, from scratch or as an adapter of a frozen skill."""
+    adapted = cfg["adapter"]["base"] is not None
+    if not adapted:  # what says nothing is not recorded: runs from before there were adapters can be resumed
+        cfg = {k: v for k, v in cfg.items() if k != "adapter" and (k, v) != ("name", None)}
+    return learn("train", cfg, f"{'adapter' if adapted else 'train'}-{build.label(cfg)}", _keep)
 
 
-def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep = lambda *_: {}) -> RunDir:
+def _keep(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]) -> dict[str, list[str]]:
+    """Library entries of all seeds, where asked for and of adapters; their base must not have moved meanwhile."""
+    cfg, adapter = run_dir.config, learner.adapter
+    if adapter is None and "name" not in cfg:
+        return {}
+    if adapter and Library(cfg["library"]).load(base := cfg["adapter"]["base"]).digest() != adapter.origin["digest"]:
+        raise UserError(f"the frozen base {base} changed during training")
+    return entries(run_dir, learner, state, found, freeze_policy, f"{build.label(cfg)}-adapter")
+
+
+def entries(
+    run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], freeze: Freeze, default: str
+) -> dict[str, list[str]]:
+    """Freeze every seed into the library with its figures; `default` is the name where the config has none."""
+    cfg, references = run_dir.config, []
+    for index, measured in enumerate(found["seeds"]):
+        one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
+        origin = session.provenance(run_dir, learner, one, index)
+        made = freeze(session.entry_name(cfg, default, index), learner, one, origin)
+        references.append(Library(cfg["library"]).add(Skill({**made.manifest, "metrics": measured}, made.arrays)))
+        print(f"frozen: {references[-1]}")
+    return {"skills": references}
+
+
+def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep) -> RunDir:
     """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
     build.prepare(cfg)
     learner = build.learner_of(kind, cfg)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level.frozen import freeze
-from repertoire.scripts import build, config, planning, session
-from repertoire.scripts.train import learn
+from repertoire.high_level import frozen
+from repertoire.scripts import build, config, planning
+from repertoire.scripts.train import entries, learn
 from repertoire.skills.library import Library
-from repertoire.skills.skill import Skill
 
 KIND = "train-controller"
 
@@ -37,20 +35,10 @@ def _keep(
     before: dict[str, str], run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]
 ) -> dict[str, list[str]]:
     """Library entries of all seeds."""
-    _unmoved(before, run_dir.config)
-    return {"skills": [_frozen(run_dir, learner, state, row, i) for i, row in enumerate(found["seeds"])]}
-
-
-def _frozen(run_dir: RunDir, learner: Any, state: Any, measured: dict[str, Any], index: int) -> str:
-    """Reference of the entry of one seed."""
     cfg = run_dir.config
-    one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
-    name = session.entry_name(cfg, f"{build.label(cfg)}-{cfg['controller']['kind']}", index)
-    origin = session.provenance(run_dir, learner, one, index)
-    made = freeze(name, learner, one, origin, cfg["command"], cfg["command_range"])
-    reference = Library(cfg["library"]).add(Skill({**made.manifest, "metrics": measured}, made.arrays))
-    print(f"frozen: {reference}")
-    return reference
+    _unmoved(before, cfg)
+    freeze = functools.partial(frozen.freeze, command=cfg["command"], command_range=cfg["command_range"])
+    return entries(run_dir, learner, state, found, freeze, f"{build.label(cfg)}-{cfg['controller']['kind']}")
 
 
 def _unmoved(before: dict[str, str], cfg: dict[str, Any]) -> None:

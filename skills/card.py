@@ -38,7 +38,14 @@ def card(manifest: Mapping[str, Any], thumbnail: bool) -> str:
 
 def _origin(manifest: Mapping[str, Any]) -> str:
     name, env = manifest["objective"]["name"], manifest["env"]
+    if "adapter" in manifest:
+        adapter = manifest["adapter"]
+        latent = f" at latent {[round(x, 3) for x in adapter['latent']]}" if adapter["latent"] else ""
+        size = f"rank {adapter['rank']}, scale {adapter['scale']:g}"
+        return f"Adapter ({size}) of {adapter['base']}{latent}, trained on **{env}**."
     if "controller" not in manifest:
+        if not manifest["latent"]["size"]:
+            return f"Policy trained on **{env}**."
         return f"Skills discovered by **{name}** on **{env}**."
     controller = manifest["controller"]
     below = ", ".join(f"{s['name']}@{s['version']}" if "version" in s else s["name"] for s in controller["skills"])
@@ -52,6 +59,8 @@ def _latent(manifest: Mapping[str, Any]) -> str:
     if "controller" in manifest:
         command = manifest["controller"]["command"]
         return f"its command `{command}`, size {latent['size']}" if command else "none: it only does its task"
+    if not latent["size"]:
+        return "none: it only does its task"
     hold = f"redrawn every {latent['hold']} steps" if latent["hold"] else "held for an episode"
     return f"{latent['kind']}, size {latent['size']}, {hold}"
 

@@ -183,16 +183,40 @@ def product_of(parts: Sequence[Prior], weighted: bool = False, hold: int = 0) ->
     return Product(sum(p.size for p in parts) + len(parts) * weighted, hold, tuple(parts), weighted)
 
 
+@dataclass(frozen=True)
+class CommandPrior(Prior):
+    """Uniform in [-1, 1]^size: what may be asked of a controller. Size 0 for a policy that only does its task."""
+
+    size: int = 0
+
+    kind: ClassVar[str] = "command"
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise UserError(f"a command needs size >= 0, got {self.size}")
+
+    def sample(self, key: Array) -> Array:
+        """Uniform."""
+        return jax.random.uniform(key, (self.size,), minval=-1.0, maxval=1.0)
+
+    def project(self, z: Array) -> Array:
+        """Clipped."""
+        return jnp.clip(z, -1.0, 1.0)
+
+
+#: Priors that skills are discovered with.
 KINDS: dict[str, type[Prior]] = {c.kind: c for c in (Sphere, Ball, Gaussian, OneHot)}
 
 
 def make_prior(
     kind: str, size: int, hold: int = 0, parts: Sequence[dict[str, Any]] = (), weighted: bool = False
 ) -> Prior:
-    """Prior by name; `parts` (descriptions) and `weighted` are those of a `product`.
+    """Prior by name, `product` or `command` too; `parts` (descriptions) and `weighted` are those of a product.
 
     Raises `UserError` for an unknown kind or impossible sizes.
     """
+    if kind == CommandPrior.kind:
+        return CommandPrior(size)
     if kind == Product.kind:
         return Product(size, hold, tuple(make_prior(**p) for p in parts), weighted)
     if kind not in KINDS:

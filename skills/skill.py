@@ -186,7 +186,8 @@ def policy_arrays(learner: Any, state: Any) -> dict[str, np.ndarray]:
     """What the mode of a training state's policy reads and, where it explores with one, its standard deviation."""
     arrays: dict[str, np.ndarray] = {}
     policy, outputs = state.params["policy"], learner.nets.head.mode_outputs
-    for i, (kernel, bias) in enumerate(networks.first_outputs(networks.dense_layers(policy["net"]), outputs)):
+    layers = learner.nets.policy.layers(policy["net"])
+    for i, (kernel, bias) in enumerate(networks.first_outputs(layers, outputs)):
         arrays[f"policy/kernel{i}"], arrays[f"policy/bias{i}"] = np.asarray(kernel), np.asarray(bias)
     if "log_std" in policy.get("head", {}):
         arrays["policy/std"] = np.exp(np.clip(policy["head"]["log_std"], LOG_STD_MIN, LOG_STD_MAX))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,31 @@ def make_skill() -> Callable[..., Any]:
             "network": {"hidden": [hidden], "activation": "tanh"},
         }  # fmt: skip
         return Skill(manifest, arrays)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_adapter() -> Callable[..., Any]:
+    """Adapters with drawn weights: (base, spec, name, seed) -> `Skill`; nothing to train.
+
+    `net` gives A and B, `stats` what a random rollout would measure, the rest is as in `skills.adapters.adapt`.
+    """
+
+    def make(base: Any, spec: Any, name: str, seed: int = 0, net: Any = None, stats: Any = None, **adapted: Any) -> Any:
+        import jax
+
+        from repertoire.algos import normalize
+        from repertoire.algos.learner import Learner
+        from repertoire.algos.ppo import PPOConfig
+        from repertoire.skills.adapters import adapt, freeze_policy
+
+        learner = Learner(SimpleNamespace(spec=spec), PPOConfig(), adapter=adapt(base, spec, **adapted))
+        zero = learner.nets.init(jax.random.key(seed))["policy"]["net"]
+        drawn = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(seed), x.shape), zero)
+        seen = learner.adapter.statistics(stats or normalize.init(spec.obs.size("policy")))
+        params = {"policy": {"net": net or drawn, "head": {}}}
+        return freeze_policy(name, learner, SimpleNamespace(params=params, obs_stats={"policy": seen}), {})
 
     return make
 

@@ -20,6 +20,7 @@ from repertoire.envs.registry import make
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend, BlendConfig
+from repertoire.high_level.compose import Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController, freeze
 from repertoire.high_level.macro_env import MacroEnv
@@ -198,6 +199,37 @@ def test_controllers_of_every_kind(goals: EnvSpec, ant: EnvSpec, kind: str) -> N
     drive(controller_graph(policy, composer, hold=3), rows=12, steps=8 if isinstance(composer, Option) else 4)
 
 
+@pytest.fixture(scope="module")
+def composed(goals: EnvSpec, ant: EnvSpec, make_adapter: Callable[..., Skill]) -> Callable[..., Compose]:
+    """(activation, squash) -> two adapters that know of the goal, scaled differently, and one that does not."""
+
+    def make(activation: str, squash: str) -> Compose:
+        base, made = fake_skill(ant, "base", "sphere", 2, activation), []
+        for i, (name, spec) in enumerate((("a", goals), ("b", goals), ("c", ant))):
+            size = spec.obs.size("policy")
+            seen = Stats(jnp.zeros(size), jnp.asarray(RNG.uniform(0.5, 2.0, size), jnp.float32), jnp.ones(()))
+            made.append(make_adapter(base, spec, name, seed=i, stats=seen, rank=3, scale=0.5))
+        return Compose(made, goals, ComposeConfig(squash=squash))
+
+    return make
+
+
+def test_adapters_composed_in_one_graph(goals: EnvSpec, composed: Callable[..., Compose]) -> None:
+    composer = composed("swish", "tanh")
+    graph = controller_graph(controller(goals, 3), composer, hold=3)
+    assert graph.inputs["z"] == 3
+    drive(graph, rows=6, steps=4)
+    one = same(graph, 4, z=np.eye(4, 3), decide=np.zeros((4, 1)))  # each alone, and the base
+    assert len(np.unique(one["action"], axis=0)) == 4
+
+
+def test_an_adapter_and_a_composition_under_a_controller(goals: EnvSpec, composed: Callable[..., Compose]) -> None:
+    low = composed("elu", "clamp")
+    middle = frozen_controller(goals, low, hold=2, command=None)
+    top = Choice((middle, low.skills[0]), goals)
+    drive(controller_graph(controller(goals, top.head.outputs), top, hold=4), rows=4, steps=5)
+
+
 def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: str | None) -> FrozenController:
     """As `freeze` makes it of a learner and its state."""
     made = arrays(composer.spec().obs.size("policy"), 0, composer.head.outputs)
@@ -206,7 +238,8 @@ def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: st
     state = SimpleNamespace(params={"policy": {"net": net, "head": {}}}, obs_stats={"policy": stats})
     env = MacroEnv(SimpleNamespace(spec=goals), composer, hold)
     config = SimpleNamespace(hidden=(HIDDEN, HIDDEN), activation="relu")
-    learner = SimpleNamespace(env=env, config=config, nets=SimpleNamespace(head=composer.head))
+    nets = SimpleNamespace(head=composer.head, policy=SimpleNamespace(layers=networks.dense_layers))
+    learner = SimpleNamespace(env=env, config=config, nets=nets)
     return freeze(f"{composer.mode}-frozen", learner, state, {}, command)
 
 
