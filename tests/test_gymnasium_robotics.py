@@ -43,7 +43,7 @@ def follow(env, actions, key=0):
 
 
 def original(name, monkeypatch, **options):
-    """The package's own env. Its `joint_type in (enum, ...)` is false for numpy integers since MuJoCo 3.12."""
+    """The package's own env. Its `joint_type in (enum, ...)` is false for numpy integers in MuJoCo 3.17."""
     import gymnasium
     import gymnasium_robotics
     from gymnasium_robotics.utils import mujoco_utils

@@ -1,7 +1,7 @@
 """Model files of gymnasium-robotics (extra `robotics`): found without importing it, stepped by our own backends.
 
-Its envs themselves are not used. They step one world at a time, and those of 1.4.2 do not start with MuJoCo 3.12 and
-later: they ask `x in (enum, ...)` of numpy integers, which is false there.
+Its envs themselves are not used. They step one world at a time, and those of 1.4.2 do not start with MuJoCo 3.17: they
+ask `x in (enum, ...)` of numpy integers, which is false there.
 """
 
 from __future__ import annotations
