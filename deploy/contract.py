@@ -7,7 +7,7 @@ name them, so that a robot or another model may have any order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,15 @@ from repertoire.envs.task import Task
 from repertoire.envs.types import EnvSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice
 
 _SIZES = {"free": (7, 6), "ball": (4, 3), "slide": (1, 1), "hinge": (1, 1)}  # entries of qpos and qvel
 _PACKAGES = ("repertoire-rl", "jax", "onnx", "onnxruntime", "mujoco", "numpy")
 NORMALISER = "inside the graph: (x - mean) / std, clipped; give observations as the terms say, not normalised"
+#: Before the names of terms that are feature slices, which may be called as policy slices are.
+FEATURES = "features."
 ACTION = "`ctrl` = offset + scale * `action`, and `action` is clipped; both are outputs of the graph"
 
 
@@ -58,6 +62,7 @@ def build_contract(
     task, spec, model = env.task, env.spec, env.task.model
     by_name = {s.name: s for s in spec.obs.groups["policy"]}
     terms = [_term(by_name[name], _source(task, name)) for name in graph.slices]
+    terms += _features(task, spec, graph.features)
     low, high = np.asarray(spec.action_low), np.asarray(spec.action_high)
     return {
         "schema": runner.SCHEMA,
@@ -124,6 +129,18 @@ def _source(task: Task, name: str) -> str:
     return task.sources().get(name, fallback)
 
 
+def _features(task: Task, spec: EnvSpec, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Terms of feature slices, which a runner must be able to compute. Raises `UserError` for one without a source."""
+    sources, by_name = task.sources(), {s.name: s for s in spec.obs.groups["features"]}
+    for name in names:
+        if "command." in sources.get(name, "command."):  # what is commanded is told relative to the robot
+            raise UserError(
+                f"the goal rule reads the feature {name!r}, and env {task.name} does not say what it is made of, so no "
+                "runner could compute it"
+            )
+    return [{**_term(by_name[name], sources[name]), "name": FEATURES + name} for name in names]
+
+
 def _term(s: Slice, source: str) -> dict[str, Any]:
     return {
         "name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, "clip": None, "noise": s.noise,
@@ -188,14 +205,15 @@ def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
     if graph.kind == "policy":
         return None
     skills, composer = graph.skills, graph.composer
-    table = composer.table if isinstance(composer, Choice) else ()
+    inner = composer.inner if isinstance(composer, Option) else composer
+    table = inner.table if isinstance(inner, Choice) else ()
     return {
-        "mode": composer.mode if composer else "fixed",
+        "mode": _mode(graph),
         "hold": max(graph.hold, 1),
         "macro_dt": max(graph.hold, 1) * spec.dt,
         "state": graph.inputs["z"],
-        "fields": [field._asdict() for field in composer.fields] if composer else [],
-        "outputs": list(composer.names) if composer else [],
+        "fields": [field._asdict() for field in graph.fields],
+        "outputs": list(composer.names) if composer and graph.rule is None else [],
         "options": [{"skill": skills[i].name, "latent": z.tolist()} for i, z in table],
         "skills": [
             {
@@ -211,6 +229,14 @@ def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
             for s in skills
         ],
     }
+
+
+def _mode(graph: Graph) -> str:
+    """How a controller decides, in a word or two."""
+    if graph.composer is None:
+        return "fixed"
+    rule = "" if graph.rule is None else "zero_shot, " if isinstance(graph.rule, ZeroShot) else "script, "
+    return rule + graph.composer.mode
 
 
 def _version(package: str) -> str | None:

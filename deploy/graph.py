@@ -18,7 +18,9 @@ import numpy as np
 from repertoire.envs.types import Array, EnvSpec
 from repertoire.errors import UserError, unknown
 from repertoire.high_level.composer import Composer
-from repertoire.high_level.types import StatefulSkill
+from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.script import Stage
+from repertoire.high_level.types import Field, StatefulSkill
 from repertoire.skills.skill import Skill
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -92,7 +94,8 @@ class Graph:
       kind: `policy`, `skill` or `controller`. spec: of the env. inputs, outputs: name -> width, in order.
       row: of one row: (inputs in order) -> outputs by name (and `logits` of a choice, for checks).
       slices: policy slices that `obs` consists of. policy: of a flat policy or a controller. skills: behind it.
-      composer, hold: of a controller.
+      composer, hold: of a controller. rule: what decides in place of a policy.
+      memory: what the rule remembers, at the head of `z`. features: feature slices that end `obs`, for a rule.
     """
 
     kind: str
@@ -105,6 +108,14 @@ class Graph:
     skills: tuple[Skill, ...] = ()
     composer: Composer | None = None
     hold: int = 0
+    rule: ZeroShot | tuple[Stage, ...] | None = None
+    memory: tuple[Field, ...] = ()
+    features: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What `z` of a controller consists of, in order."""
+        return self.memory + (self.composer.fields if self.composer else ())
 
     def fn(self, *inputs: Array) -> dict[str, Array]:
         """`row`, batched."""
@@ -118,9 +129,9 @@ def policy_graph(spec: EnvSpec, policy: FrozenPolicy) -> Graph:
     _must_equal(policy.outputs, spec.action_size, f"actions of env {spec.name}")
     names = tuple(s.name for s in spec.obs.groups["policy"])
     _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
-    finish = _actuate(spec)
+    finish = actuate(spec)
     inputs = {"obs": policy.mean.size}
-    return Graph("policy", spec, inputs, _outputs(spec), lambda obs: finish(policy(obs)), names, policy)
+    return Graph("policy", spec, inputs, outputs(spec), lambda obs: finish(policy(obs)), names, policy)
 
 
 def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
@@ -128,41 +139,43 @@ def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:
     skill.fits(spec)
     if isinstance(skill, StatefulSkill):
         raise UserError(f"{skill.name} is a controller: export the run that trained it")
-    finish, width = _actuate(spec), len(spec.obs.index("policy", skill.slices))
+    finish, width = actuate(spec), len(spec.obs.index("policy", skill.slices))
 
     def row(obs: Array, z: Array) -> dict[str, Array]:
         return finish(skill.act(obs, skill.prior.project(z)))
 
     inputs = {"obs": width, "z": skill.prior.size}
-    return Graph("skill", spec, inputs, _outputs(spec), row, skill.slices, skills=(skill,))
+    return Graph("skill", spec, inputs, outputs(spec), row, skill.slices, skills=(skill,))
 
 
 def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Graph:
     """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next`: the whole stack for one control step.
 
-    `z` is what is held between decisions, the leaves of the command in the order of `composer.fields`. Where
-    `decide` > 0.5, at every `hold`-th control step, the controller decides anew; else it goes on with `z`.
+    `z` is what is held between decisions, the leaves of the command in the order of `composer.fields`; zeros at first.
+    Where `decide` > 0.5, at every `hold`-th control step, the controller decides anew; else it goes on with `z`.
     """
-    if hold < 1:
-        raise UserError(f"controller.hold must be at least 1, got {hold}")
-    spec, finish = composer.env, _actuate(composer.env)
+    check_hold(hold)
+    spec, finish = composer.env, actuate(composer.env)
     _must_equal(policy.outputs, composer.head.outputs, f"outputs of a {composer.mode} controller")
-    _must_equal(policy.mean.size, spec.obs.size("policy"), f"policy observations of env {spec.name}")
+    sees = composer.spec().obs.size("policy")
+    _must_equal(policy.mean.size, sees, f"policy observations of env {spec.name} and of what is held")
     state = sum(field.size for field in composer.fields)
 
     def row(obs: Array, z: Array, decide: Array) -> dict[str, Array]:
-        logits = policy(obs)
-        fresh = composer.resolve(composer.head.mode(logits))
-        command = _unpack(jnp.where(decide > 0.5, _pack(fresh, obs), z), fresh)
+        form = jax.eval_shape(lambda: composer.resolve(composer.zero()))
+        held = unpack(z, form)
+        logits = policy(jnp.concatenate([obs, composer.view(held)]))
+        fresh = composer.renew(composer.head.mode(logits), held)
+        command = unpack(jnp.where(decide > 0.5, pack(fresh, obs), z), form)
         action, command = composer.act(obs, command)
         choice = {"logits": logits[: composer.discrete]} if composer.discrete else {}
-        return {**finish(action), "z_next": _pack(command, obs), **choice}
+        return {**finish(action), "z_next": pack(command, obs), **choice}
 
     return Graph(
         kind="controller",
         spec=spec,
-        inputs={"obs": policy.mean.size, "z": state, "decide": 1},
-        outputs={**_outputs(spec), "z_next": state},
+        inputs={"obs": spec.obs.size("policy"), "z": state, "decide": 1},
+        outputs={**outputs(spec), "z_next": state},
         row=row,
         slices=tuple(s.name for s in spec.obs.groups["policy"]),
         policy=policy,
@@ -172,19 +185,25 @@ def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Gra
     )
 
 
-def _pack(command: Any, like: Array) -> Array:
+def check_hold(hold: int) -> None:
+    """`UserError` for what is no number of control steps."""
+    if hold < 1:
+        raise UserError(f"controller.hold must be at least 1, got {hold}")
+
+
+def pack(command: Any, like: Array) -> Array:
     """The leaves of a command as one vector of `like`'s type."""
     return jnp.concatenate([jnp.ravel(x).astype(like.dtype) for x in jax.tree.leaves(command)])
 
 
-def _unpack(z: Array, like: Any) -> Any:
-    """`_pack` undone, in the shapes and types of `like`."""
+def unpack(z: Array, like: Any) -> Any:
+    """`pack` undone, in the shapes and types of `like`."""
     leaves, form = jax.tree.flatten(like)
     parts = jnp.split(z, np.cumsum([x.size for x in leaves])[:-1])
     return jax.tree.unflatten(form, [p.reshape(x.shape).astype(x.dtype) for p, x in zip(parts, leaves, strict=True)])
 
 
-def _actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:
+def actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:
     """Clipped action and actuator units, as the env maps them."""
     low, high = jnp.asarray(spec.action_low, jnp.float32), jnp.asarray(spec.action_high, jnp.float32)
 
@@ -195,7 +214,8 @@ def _actuate(spec: EnvSpec) -> Callable[[Array], dict[str, Array]]:
     return finish
 
 
-def _outputs(spec: EnvSpec) -> dict[str, int]:
+def outputs(spec: EnvSpec) -> dict[str, int]:
+    """Outputs that every export has, and their widths."""
     return {"action": spec.action_size, "ctrl": spec.action_size}
 
 

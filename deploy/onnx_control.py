@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from repertoire.deploy import onnx_rules
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
+from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.high_level.types import Field
 from repertoire.skills.skill import Skill
@@ -24,12 +27,65 @@ Command = list[str]
 
 def controller(write: Writer, graph: Graph) -> tuple[str, str]:
     """(action before clipping, z_next)."""
-    assert graph.policy is not None and graph.composer is not None
-    fresh = _resolve(write, graph.composer, network(write, graph.policy, "obs"))
+    assert graph.composer is not None
+    own = graph.spec.obs.size("policy")
+    obs = write.columns("obs", np.arange(own)) if graph.features else "obs"
+    fresh = _decided(write, graph, obs, _split(write, "z", graph.fields))
     decide = write.node("Greater", "decide", write.constant(0.5))
-    z = write.select(decide, _joined(write, fresh), "z")
-    action, command = _act(write, graph.composer, "obs", _split(write, z, graph.composer.fields))
-    return action, _joined(write, command)
+    held = _split(write, write.select(decide, _joined(write, fresh), "z"), graph.fields)
+    count = len(graph.memory)
+    action, command = _act(write, graph.composer, obs, held[count:])
+    return action, _joined(write, [*held[:count], *command])
+
+
+def _decided(write: Writer, graph: Graph, obs: str, held: Command) -> Command:
+    """What is held from now on: the memory of a rule, and the command."""
+    composer = graph.composer
+    assert composer is not None
+    if isinstance(graph.rule, ZeroShot):
+        z = onnx_rules.zero_shot(write, graph.rule, "obs", graph.spec.obs.size("policy"))
+        return [z, *_begun(write, composer, z)]
+    if graph.rule is not None:
+        return list(onnx_rules.script(write, composer, graph.rule, obs, held))
+    assert graph.policy is not None
+    return _renew(write, composer, network(write, graph.policy, _seen(write, composer, obs, held)), held)
+
+
+def _begun(write: Writer, composer: Composer, like: str) -> Command:
+    """Memory of the skills as they are called upon: `composer.bank.start()`."""
+    return [_rows(write, np.zeros(f.size), like) for f in composer.bank.fields]
+
+
+def _seen(write: Writer, composer: Composer, obs: str, held: Command) -> str:
+    """`obs` and what the controller sees of the command `held`: `composer.view`."""
+    if not isinstance(composer, Option):
+        return obs
+    age, *own = held
+    seen = [write.node("Div", age, write.constant(composer.longest))]
+    for field, x in zip(composer.inner.fields, own, strict=True):
+        if field.choices:
+            same = write.node("Equal", write.cast(x, "INT64"), write.constant(np.arange(field.choices)[None], np.int64))
+            x = write.cast(same, "FLOAT")
+        seen.append(x)
+    anything = write.cast(write.node("Greater", age, write.constant(0.5)), "FLOAT")
+    return write.node("Concat", obs, write.node("Mul", _joined(write, seen), anything), axis=1)
+
+
+def _renew(write: Writer, composer: Composer, logits: str, held: Command) -> Command:
+    """`composer.renew` of the mode of the head."""
+    if not isinstance(composer, Option):
+        return _resolve(write, composer, logits)
+    choices, width = composer.discrete, composer.head.mode_outputs
+    best = _largest(write, write.columns(logits, np.arange(choices)))
+    keep = write.node("Greater", best, write.constant(choices - 1.5))
+    own = np.arange(choices - 1) if composer.inner.discrete else np.zeros(0, int)
+    raw = write.columns(logits, np.concatenate([own, np.arange(choices, width)]))
+    fresh = _resolve(write, composer.inner, write.select(keep, write.constant(0), raw))
+    some = write.node("Greater", held[0], write.constant(0.5))
+    young = write.node("Less", held[0], write.constant(composer.longest - 0.5))
+    on = write.node("And", keep, write.node("And", some, young))
+    fresh = [_rows(write, np.zeros(1), logits), *fresh]
+    return [write.select(on, old, new) if old else "" for old, new in zip(held, fresh, strict=True)]
 
 
 def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
@@ -45,11 +101,14 @@ def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
         own = _resolve_blend(write, composer, logits)
     else:
         raise UserError(f"a controller of kind {composer.mode} cannot be exported yet")
-    return [*own, *(_rows(write, np.zeros(f.size), logits) for f in composer.bank.fields)]
+    return [*own, *_begun(write, composer, logits)]
 
 
 def _act(write: Writer, composer: Composer, obs: str, command: Command) -> tuple[str, Command]:
     """`composer.act`."""
+    if isinstance(composer, Option):
+        action, held = _act(write, composer.inner, obs, command[1:])
+        return action, [write.node("Add", command[0], write.constant(1)), *held]
     count = len(composer.fields) - len(composer.bank.fields)
     own, memory = command[:count], command[count:]
     if isinstance(composer, Choice):
@@ -89,7 +148,8 @@ def _step(write: Writer, skill: FrozenController, own: str, z: str, memory: Comm
     clock, *command = memory
     told = write.node("Concat", own, write.node("Mul", z, write.constant(skill.command_scale)), axis=1) if z else own
     full = write.columns(told, skill.order)
-    fresh = _resolve(write, skill.composer, skill_action(write, skill, full, ""))
+    logits = skill_action(write, skill, _seen(write, skill.composer, full, command), "")
+    fresh = _renew(write, skill.composer, logits, command)
     now = write.node("Less", clock, write.constant(0.5))
     command = [write.select(now, new, old) if old else "" for new, old in zip(fresh, command, strict=True)]
     action, command = _act(write, skill.composer, full, command)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy import runner
+from repertoire.deploy.contract import FEATURES
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.types import Array, Data, ObsSpec, State
@@ -28,7 +29,7 @@ class Episodes(NamedTuple):
     """Recorded in the env: N starts, T control steps, no resets in between."""
 
     start: State  # [N]
-    z: np.ndarray  # [N, D] latent of a skill; [N, 0] otherwise
+    z: np.ndarray  # [N, D] latent of a skill, zeros of a controller, which holds nothing yet; [N, 0] of a policy
     obs: np.ndarray  # [N, T, P] of the contract's terms
     qpos: np.ndarray  # [N, T + 1, nq]
     twin: np.ndarray  # [N, T + 1, nq] the same with NUDGE on every action
@@ -42,17 +43,17 @@ def record(
 ) -> Episodes:  # fmt: skip
     """Run the policy in `env` on the native backend."""
     env, inputs = on_native(env), contract["onnx"]["inputs"]
-    index = env.spec.obs.index("policy", tuple(t["name"] for t in contract["observation"]["terms"]))
+    terms = _terms(env.spec.obs, contract)
     hold = contract["hierarchy"]["hold"] if contract["hierarchy"] else 1
     keys = jax.random.split(jax.random.key(seed), starts)
     start = jax.jit(jax.vmap(env.reset))(keys)
     if start.data.overrides:
         raise UserError(f"env {env.spec.name} randomises its model: replay an env without randomisation")
-    z = draw_latents(contract, starts, np.random.default_rng(seed))
+    z = draw_latents(contract, starts, np.random.default_rng(seed)) * (contract["kind"] == "skill")
 
     def step(nudge: Array, carry: tuple[State, Array], t: Array) -> Any:
         state, held = carry
-        given = {"obs": state.obs["policy"][:, index], "z": held, "decide": jnp.full((starts, 1), t % hold == 0)}
+        given = {"obs": terms(state.obs), "z": held, "decide": jnp.full((starts, 1), t % hold == 0)}
         given["decide"] = given["decide"].astype(jnp.float32)
         out = jax_fn(*(given[name] for name in inputs))
         after = jax.vmap(env.step)(state, out["action"] + nudge)
@@ -69,6 +70,15 @@ def record(
     first = np.asarray(start.data.qpos)[:, None]
     qpos, twin = (np.concatenate([first, x], axis=1) for x in (qpos, twin))
     return Episodes(start, z, obs, qpos, twin, memory, _until_end(reward, ended))
+
+
+def _terms(spec: ObsSpec, contract: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """(observation groups [..., P]) -> the contract's terms [..., .]: policy slices, then feature slices."""
+    names = [t["name"] for t in contract["observation"]["terms"]]
+    more = tuple(n.removeprefix(FEATURES) for n in names if n.startswith(FEATURES))
+    policy = spec.index("policy", tuple(n for n in names if not n.startswith(FEATURES)))
+    features = spec.index("features", more)
+    return lambda obs: jnp.concatenate([obs["policy"][..., policy], obs["features"][..., features]], axis=-1)
 
 
 def on_native(env: MujocoEnv) -> MujocoEnv:
@@ -105,9 +115,7 @@ def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> di
     runs = [_replay(loaded, env, episodes, i) for i in range(len(episodes.qpos))]
     log, data = (jax.tree.map(lambda *rows: np.stack(rows), *part) for part in zip(*runs, strict=True))
     qpos = log["qpos"]
-    returns, expected_obs = _score(env, episodes.start, log["action"], data)
-    names = tuple(t["name"] for t in loaded.contract["observation"]["terms"])
-    expected_obs = expected_obs[..., env.spec.obs.index("policy", names)]
+    returns, expected_obs = _score(env, episodes.start, log["action"], data, loaded.contract)
     root = loaded.contract["root"]
     gap, twin = np.abs(qpos - episodes.qpos), np.abs(episodes.twin - episodes.qpos)
     figures = {
@@ -158,9 +166,15 @@ def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -
     return out, Data(backend=None, **stacked)
 
 
-def _score(env: MujocoEnv, start: State, actions: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Returns [N] and policy observations [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
-    task, spec = env.task, ObsSpec({"policy": env.spec.obs.groups["policy"]})
+def _score(
+    env: MujocoEnv, start: State, actions: np.ndarray, data: Data, contract: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [N] and the contract's terms [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
+    task, groups = env.task, env.spec.obs.groups
+    wanted = {t["name"] for t in contract["observation"]["terms"]}
+    known = tuple(s for s in groups["features"] if FEATURES + s.name in wanted)
+    spec = ObsSpec({"policy": groups["policy"], "features": known})
+    terms_of = _terms(spec, contract)
 
     def step(carry: tuple[Any, Array, Any], seen: Any) -> Any:
         (memory, key, obs), (before, after, action, t) = carry, seen
@@ -169,7 +183,7 @@ def _score(env: MujocoEnv, start: State, actions: np.ndarray, data: Data) -> tup
         terms = task.terms(before, after, action, memory)
         reward = sum((task.weights.get(k, 0.0) * v for k, v in terms.items()), start=jnp.zeros(()))
         next_obs = spec.slide(obs, spec.build(task.observe(after, new)))
-        return (new, key, next_obs), (obs["policy"], reward, task.terminated(after, new))
+        return (new, key, next_obs), (terms_of(obs), reward, task.terminated(after, new))
 
     def episode(memory: Any, key: Array, data: Data, actions: Array) -> Any:
         before, after = (jax.tree.map(lambda x, s=s: x[s], data) for s in (slice(None, -1), slice(1, None)))

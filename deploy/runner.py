@@ -203,7 +203,8 @@ class Runner:
         self.t, self.obs = 0, np.zeros(0, np.float32)
         self.action = np.zeros(len(self.contract["actuators"]), np.float32)
         width = self.contract["onnx"]["inputs"].get("z", 0)
-        start = np.eye(1, width)[0] if z is None else np.asarray(z, float).ravel()
+        first = np.eye(1, width)[0] * (self.contract["kind"] == "skill")  # a controller holds nothing yet
+        start = first if z is None else np.asarray(z, float).ravel()
         if z is not None and self.contract["kind"] != "skill":
             raise ExportError(f"this {self.contract['kind']} takes no latent: leave z away")
         if start.shape != (width,):

@@ -13,7 +13,7 @@ import numpy as np
 
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.task import Task
-from repertoire.envs.types import Array, Data, EnvSpec, Observation, ObsSpec, Physics, State
+from repertoire.envs.types import Array, Data, EnvSpec, Observation, ObsSpec, Physics, Start, State
 from repertoire.errors import unknown
 
 #: Beyond this a position or velocity counts as diverged; mj_step itself gives up at 1e10.
@@ -75,9 +75,13 @@ class MujocoEnv:
     def reset(self, key: Array) -> State:
         """Fresh episode."""
         key, start_key = jax.random.split(key)
-        start = self.task.start(start_key)
+        start = self.start(start_key)
         data = self.physics.init(start.qpos, start.qvel, start.overrides)
         return self._begin(key, data)
+
+    def start(self, key: Array) -> Start:
+        """Draw where an episode begins."""
+        return self.task.start(key)
 
     def step(self, state: State, action: Array) -> State:
         """One control step.
@@ -123,7 +127,7 @@ class MujocoEnv:
         return jax.lax.cond(mask.any(), one, lambda *args: args[1], mask, state, start_key)
 
     def _restart_one(self, mask: Array, state: State, start_key: Array) -> State:
-        start = self.task.start(start_key)
+        start = self.start(start_key)
         data = self.physics.reset_where(mask, state.data, start)
         kept = {"reward": state.reward, "metrics": state.metrics}
         return tree_where(mask, self._begin(state.key, data).replace(**kept), state).replace(data=data)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from repertoire.algos import distributions
 from repertoire.algos.types import Array, Metrics
-from repertoire.envs.types import EnvSpec
+from repertoire.envs.types import EnvSpec, ObsSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.types import Command, Field
@@ -26,6 +26,7 @@ class Composer(abc.ABC):
       mode: what it does, in a word. names: of the entries of its action.
       discrete, parameters: as in `EnvSpec`, where the action is an index or begins with one.
       notes: what a user should know of this combination of skills, a line each.
+      seen: slices that the controller sees of the command that is held, after its env's own.
 
     Args:
       skills: frozen skills. env: spec of the env they act in. Raises `UserError` for a skill that does not fit it.
@@ -36,6 +37,7 @@ class Composer(abc.ABC):
     discrete: int = 0
     parameters: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    seen: tuple[Slice, ...] = ()
 
     def __init__(self, skills: Sequence[Skill], env: EnvSpec) -> None:
         if not skills:
@@ -58,6 +60,14 @@ class Composer(abc.ABC):
     @abc.abstractmethod
     def resolve(self, action: Array) -> Command:
         """What to hold from now on, from an action [size] (or an index [])."""
+
+    def renew(self, action: Array, command: Command) -> Command:
+        """What to hold from now on, where `command` was held until now."""
+        return self.resolve(action)
+
+    def view(self, command: Command) -> Array:
+        """The slices `seen`, of a command."""
+        return jnp.zeros(0)
 
     @abc.abstractmethod
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
@@ -96,10 +106,12 @@ class Composer(abc.ABC):
 
     def spec(self, hold: int = 1) -> EnvSpec:
         """The env that a controller sees: a step holds a command for `hold` control steps."""
-        size = self.size
+        size, groups = self.size, self.env.obs.groups
+        told = {k: v if k == "features" else (*v, *self.seen) for k, v in groups.items()}
         return dataclasses.replace(
             self.env,
             name=f"{self.env.name}+{'+'.join(s.name for s in self.skills)}",
+            obs=ObsSpec(told),
             action_size=size,
             action_names=self.names,
             action_low=(-1.0,) * size,

@@ -93,7 +93,7 @@ class FrozenController(StatefulSkill):
         """Decide when the clock says so, then act."""
         clock, command = memory
         full = self.observation(obs, z)
-        command = jax.lax.cond(clock == 0, self.decide, lambda _: command, full)
+        command = jax.lax.cond(clock == 0, self.decide, lambda _, held: held, full, command)
         action, command = self.composer.act(full, command)
         return action, ((clock + 1) % self.hold, command)
 
@@ -101,9 +101,10 @@ class FrozenController(StatefulSkill):
         """Action [A] of its first step."""
         return self.step(obs, z, self.start())[0]
 
-    def decide(self, full: Array) -> Command:
-        """Command for the policy group [P] of the env it was trained in."""
-        return self.composer.resolve(self.composer.head.mode(super().act(full, jnp.zeros(0))))
+    def decide(self, full: Array, held: Command) -> Command:
+        """Command for the policy group [P] of the env it was trained in, where `held` was held until now."""
+        logits = super().act(jnp.concatenate([full, self.composer.view(held)]), jnp.zeros(0))
+        return self.composer.renew(self.composer.head.mode(logits), held)
 
     def observation(self, obs: Array, z: Array) -> Array:
         """The policy group [P] of the env it was trained in, from its own slices and its latent."""

@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import State
 from repertoire.errors import UserError
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.rules import Reader, Rule, goal_offset
 from repertoire.high_level.sequence import Latent
-
-#: (key, env state) -> macro action.
-Rule = Callable[[Array, State], Array]
+from repertoire.skills.skill import Skill
 
 
-def zero_shot(env: MacroEnv) -> Rule:
-    """z along phi(goal) - phi(s) (METRA), recomputed at every macro step.
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class ZeroShot:
+    """z along phi(goal) - phi(s) (METRA), recomputed at every macro step: a `Rule`.
 
-    The goal is the env's policy slice `goal` (relative to the root, m); the goal's features are the current ones with
-    `position` moved there.
+    The goal's features are the current ones with `position` moved there.
+
+    Attributes:
+      skill: with a goal rule. ahead: where the goal lies from the robot, m.
+      features: entries of the skill's features in the env's feature group.
+    """
+
+    skill: Skill
+    ahead: Reader
+    features: np.ndarray
+
+    def __call__(self, key: Array, state: State) -> Array:
+        """Latent [D]."""
+        features = state.obs["features"][self.features]
+        return self.skill.goal_latent(features, features.at[self.skill.position].add(self.ahead(state)))
+
+
+def zero_shot(env: MacroEnv) -> ZeroShot:
+    """The goal rule of the skill set that `env` drives, towards the policy slice `goal`.
+
+    Raises `UserError` where there is no such rule: another kind of controller, task, or way of discovery.
     """
     skill, spec = env.composer.skills[0], env.env.spec
     if not isinstance(env.composer, Latent):
         raise UserError("the zero-shot goal rule needs controller.mode=latent")
-    if "goal" not in {s.name for s in spec.obs.groups["policy"]}:
+    ahead = goal_offset(spec)
+    if ahead is None:
         raise UserError(f"env {spec.name} has no `goal` slice, so there is no zero-shot goal rule")
     if not skill.position.size:
         raise UserError(f"skill {skill.name} was not discovered on `position` features: no zero-shot goal rule")
     if not skill.has_goal_rule:
         raise UserError(f"objective {skill.manifest['objective']['name']} has no zero-shot goal rule")
-    goal_index = spec.obs.index("policy", ("goal",))
-    scale = next(s.scale for s in spec.obs.groups["policy"] if s.name == "goal")
-    feature_index = spec.obs.index("features", skill.features)
-
-    def rule(key: Array, state: State) -> Array:
-        features = state.obs["features"][feature_index]
-        goal = features.at[skill.position].add(state.obs["policy"][goal_index] / scale)
-        return skill.goal_latent(features, goal)
-
-    return rule
+    return ZeroShot(skill, ahead, spec.obs.index("features", skill.features).astype(np.int32))
 
 
 def random_skills(env: MacroEnv) -> Rule:

@@ -14,9 +14,6 @@ import numpy as np
 from repertoire.errors import UserError
 from repertoire.high_level.handoff import HandOffs
 
-#: A path that is this much longer than its cost goes in circles: cells are too coarse for these options.
-SLACK = 3
-
 
 @dataclass(frozen=True)
 class SkillGraph:
@@ -93,30 +90,6 @@ def cost_to_go(graph: SkillGraph, cells: Lattice, goal: np.ndarray, radius: floa
         if np.array_equal(best, value):
             return value
         value = best
-
-
-def path(graph: SkillGraph, cells: Lattice, value: np.ndarray, start: np.ndarray) -> list[int]:
-    """The options that lead to the goal from a fresh start at `start` (x, y), m, if all goes as it was measured.
-
-    Raises `UserError` when there is no path.
-    """
-    last, at = graph.start, np.asarray(start, float)
-    found: list[int] = []
-    longest = SLACK * check_path(value, cells, start) + SLACK
-    while value[(last, *cells.index(at))] > 0:
-        ends = at + graph.moves[last]
-        onward = [
-            graph.cost[last, b] + value[(b, *cells.index(end))]
-            if all(cells.free[cells.index(at + part * (end - at))] for part in parts(graph, cells))
-            else np.inf
-            for b, end in enumerate(ends)
-        ]
-        if not np.isfinite(min(onward)) or len(found) >= longest:
-            raise _no_path(start)
-        last = int(np.argmin(onward))
-        at = ends[last]
-        found.append(last)
-    return found
 
 
 def check_path(value: np.ndarray, cells: Lattice, start: np.ndarray) -> float:

@@ -58,6 +58,29 @@ class HandOffs(NamedTuple):
         }
 
 
+def ends(env: MacroEnv, key: Array, worlds: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """States in which random skills leave off: qpos [B, nq] and qvel [B, nv], of `steps` macro steps in each world.
+
+    Where an episode ended nothing is left off; the world begins anew.
+    """
+
+    def step(states: State, key: Array) -> tuple[State, tuple[Array, Array, Array]]:
+        actions = jax.vmap(env.composer.sample)(jax.random.split(key, worlds))
+        states = states.replace(t=jnp.zeros_like(states.t))  # so that no episode runs out of time
+        after = jax.vmap(env.step)(states, actions)
+        done = after.terminated | after.truncated
+        return jax.vmap(env.reset_where)(done, after), (after.data.qpos, after.data.qvel, ~done)
+
+    @jax.jit
+    def run(key: Array) -> tuple[Array, Array, Array]:
+        reset_key, key = jax.random.split(key)
+        states = jax.vmap(env.reset)(jax.random.split(reset_key, worlds))
+        return jax.lax.scan(step, states, jax.random.split(key, steps))[1]
+
+    qpos, qvel, whole = (np.asarray(x) for x in run(key))
+    return qpos[whole], qvel[whole]
+
+
 def check(env: MacroEnv) -> None:
     """`UserError` for an env whose hand-offs cannot be measured: without a list of options, or without a position."""
     if not env.spec.discrete:

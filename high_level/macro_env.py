@@ -72,7 +72,11 @@ class MacroEnv:
 
     def trace(self, state: State, action: Array) -> tuple[State, Trace]:
         """`step`, and the low-level steps inside it."""
-        command = self.composer.resolve(action)
+        after, _, trace = self.run(state, self.composer.resolve(action))
+        return after, trace
+
+    def run(self, state: State, command: Command) -> tuple[State, Command, Trace]:
+        """Hold `command`: the state after it, what the command has become, and the low-level steps."""
         false, acting = jnp.zeros((), bool), self.composer.acting(command)
         start = state.replace(reward=jnp.zeros(()), terminated=false, truncated=false)
         start = start.replace(metrics={k: jnp.zeros_like(v) for k, v in state.metrics.items() if OWN not in k})
@@ -84,15 +88,16 @@ class MacroEnv:
             stepped = self.env.step(before, low_action)
             reward = jnp.where(alive, stepped.reward, 0.0)
             merged = stepped.replace(
-                reward=before.reward + self.gamma**i * reward, metrics=_accumulate(before.metrics, stepped.metrics)
+                reward=before.reward + self.gamma**i * reward,
+                metrics=_accumulate(before.metrics, stepped.metrics, self.gamma**i),
             )
             after = tree_where(alive, merged, before)
             seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
             return (after, command), seen
 
-        (after, _), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))
+        (after, command), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))
         own = {OWN + k: v for k, v in self.composer.metrics(command).items()}
-        return after.replace(metrics={**after.metrics, **own}), trace
+        return after.replace(metrics={**after.metrics, **own}), command, trace
 
     def _measured(self) -> Mapping[str, Any]:
         """Shapes of the composer's metrics."""
@@ -100,7 +105,12 @@ class MacroEnv:
         return {OWN + k: v for k, v in own.items()}
 
 
-def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array]) -> dict[str, Array]:
-    """Reward terms and divergence counts add up over a macro step; other metrics keep their last value."""
-    summed = {k: k.startswith("reward/") or k == "diverged" for k in step}
-    return {k: total[k] + v if summed[k] else v for k, v in step.items()}
+def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array], discount: Array) -> dict[str, Array]:
+    """Reward terms add up discounted, as the reward does; divergences are counted; of others the last value stays."""
+
+    def one(name: str, value: Array) -> Array:
+        if name.startswith("reward/"):
+            return total[name] + discount * value
+        return total[name] + value if name == "diverged" else value
+
+    return {k: one(k, v) for k, v in step.items()}

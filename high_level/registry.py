@@ -9,6 +9,7 @@ from repertoire.envs.types import EnvSpec
 from repertoire.errors import unknown
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.composer import Composer
+from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Parameterized, ParameterizedConfig, SequenceConfig, sequence
 from repertoire.skills.skill import Skill
 
@@ -54,5 +55,6 @@ def kind_of(name: str) -> Kind:
 def make(described: Mapping[str, Any], skills: Sequence[Skill], env: EnvSpec) -> Composer:
     """The composer that `Composer.describe` described, over `skills`."""
     settings = dict(described)
-    kind = kind_of(settings.pop("kind"))
-    return kind.make(skills, env, kind.config(**settings))
+    kind, ends = kind_of(settings.pop("kind")), settings.pop("ends", None)
+    made = kind.make(skills, env, kind.config(**settings))
+    return made if ends is None else Option(made, **ends)

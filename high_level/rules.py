@@ -1,16 +1,20 @@
-"""Rules that remember something within an episode, and what planning rules read of a state."""
+"""Rules decide without a policy; some remember something within an episode. And what they read of a state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.tree_util import Partial
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
-from repertoire.errors import UserError
-from repertoire.high_level.goals import Rule
+from repertoire.errors import UserError, unknown
+
+#: (key, env state) -> action of the env at hand (macro action for controllers).
+Rule = Callable[[Array, State], Array]
 
 
 class StatefulRule(NamedTuple):
@@ -27,7 +31,15 @@ class StatefulRule(NamedTuple):
 
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
-    return StatefulRule(lambda key, state: (), lambda key, state, memory: (rule(key, state), memory))
+    return StatefulRule(_forget, Partial(_recall, rule if isinstance(rule, Partial) else Partial(rule)))
+
+
+def _forget(key: Array, state: State) -> tuple[()]:
+    return ()
+
+
+def _recall(rule: Rule, key: Array, state: State, memory: Any) -> tuple[Array, Any]:
+    return rule(key, state), memory
 
 
 def position_index(spec: EnvSpec) -> np.ndarray:
@@ -37,10 +49,30 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     return spec.obs.index("features", ("position",))
 
 
-def goal_offset(spec: EnvSpec) -> Callable[[State], Array] | None:
-    """Where the goal lies from the robot, m, as a function of the state; None for an env without a `goal` slice."""
-    found = [s for s in spec.obs.groups["policy"] if s.name == "goal"]
-    if not found:
-        return None
-    index, scale = spec.obs.index("policy", ("goal",)), found[0].scale
-    return lambda state: state.obs["policy"][index] / scale
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class Reader:
+    """A policy slice in its own unit, as a function of the state.
+
+    Attributes:
+      index: its entries [n] in the policy group. scale: factor that it was observed with.
+    """
+
+    index: np.ndarray
+    scale: float
+
+    def __call__(self, state: State) -> Array:
+        """Value [n]."""
+        return state.obs["policy"][self.index] / self.scale
+
+
+def reader(spec: EnvSpec, name: str) -> Reader:
+    """Reader of the policy slice `name`. Raises `UserError` where the env has none of that name."""
+    slices = {s.name: s for s in spec.obs.groups["policy"]}
+    if name not in slices:
+        raise unknown(f"policy slice of env {spec.name}", name, slices)
+    return Reader(spec.obs.index("policy", (name,)).astype(np.int32), slices[name].scale)
+
+
+def goal_offset(spec: EnvSpec) -> Reader | None:
+    """Where the goal lies from the robot, m; None for an env without a `goal` slice."""
+    return reader(spec, "goal") if "goal" in {s.name for s in spec.obs.groups["policy"]} else None

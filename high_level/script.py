@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,10 +12,23 @@ from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
 from repertoire.errors import UserError, unknown
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule
+from repertoire.high_level.rules import Reader, StatefulRule, reader
 
 #: What a stage of a config may say.
 KEYS = ("choice", "latent", "steps", "until")
+
+
+class Condition(NamedTuple):
+    """Whether the length of what `read` gives is below (else above) `value`."""
+
+    read: Reader
+    below: bool
+    value: float
+
+    def __call__(self, state: State) -> Array:
+        """[] bool."""
+        length = jnp.linalg.norm(self.read(state))
+        return length < self.value if self.below else length > self.value
 
 
 class Stage(NamedTuple):
@@ -23,7 +36,7 @@ class Stage(NamedTuple):
 
     action: np.ndarray
     steps: int = 0
-    until: Callable[[State], Array] | None = None
+    until: Condition | None = None
 
     def done(self, state: State, count: Array) -> Array:
         """Whether the stage is over after `count` macro steps of it."""
@@ -82,18 +95,9 @@ def _stage(env: MacroEnv, i: int, row: dict[str, Any]) -> Stage:
     return Stage(latent, steps, condition)
 
 
-def _condition(spec: EnvSpec, until: dict[str, Any]) -> Callable[[State], Array]:
-    slices = {s.name: s for s in spec.obs.groups["policy"]}
-    name, bounds = until.pop("slice", None), until
-    if name not in slices:
-        raise unknown(f"policy slice of env {spec.name}", str(name), slices)
+def _condition(spec: EnvSpec, until: dict[str, Any]) -> Condition:
+    read, bounds = reader(spec, str(until.pop("slice", None))), until
     if set(bounds) not in ({"below"}, {"above"}):
         raise UserError("a condition is until: {slice: NAME, below: VALUE} or {slice: NAME, above: VALUE}")
-    (kind, value), index, scale = next(iter(bounds.items())), spec.obs.index("policy", (name,)), slices[name].scale
-    value = float(value)
-
-    def holds(state: State) -> Array:
-        length = jnp.linalg.norm(state.obs["policy"][index] / scale)
-        return length < value if kind == "below" else length > value
-
-    return holds
+    ((kind, value),) = bounds.items()
+    return Condition(read, kind == "below", float(value))

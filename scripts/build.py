@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from repertoire.envs import registry as envs
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import frozen
+from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.skills.library import Library
@@ -32,12 +32,20 @@ from repertoire.skills.objectives import registry as objectives
 
 Config = Mapping[str, Any]
 
+#: Types of settings, in words.
+_PLAIN: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 #: `algo.name` -> settings and learner.
 ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACConfig, SACLearner)}
 
 
 def prepare(config: Config) -> None:
-    """Numerics and the compilation cache, before anything is compiled."""
+    """Types of what every run has, numerics and the compilation cache, before anything is compiled."""
+    for name in ("seed", "num_seeds", "checkpoint_every", "eval_every"):
+        if name in config:
+            typed(name, config[name], int)
+    steps = config.get("total_steps", 1)
+    if isinstance(steps, bool) or not isinstance(steps, int | float) or steps != int(steps):
+        raise UserError(f"total_steps must be a whole number, got {steps!r}")
     precision = str(config.get("matmul_precision", "highest"))
     allowed = ("default", "high", "highest")
     if precision not in allowed:
@@ -61,18 +69,16 @@ def dataclass_of(cls: type, values: Config, kind: str) -> Any:
 
 def typed(name: str, value: Any, hint: Any) -> Any:
     """`value` of setting `name`, as `hint`. Raises `UserError` for another type."""
+    listed = typing.get_origin(hint) is tuple
+    if listed != isinstance(value, list | tuple) and (listed or hint in _PLAIN):
+        raise UserError(f"{name} must be {'a list' if listed else _PLAIN[hint]}, got {value!r}")
     if isinstance(value, list):
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = hint in (int, float, bool, str)
-    if plain and type(value) is not hint and not (hint is float and isinstance(value, float)):
-        raise UserError(f"{name} must be {_article(hint)}, got {value!r}")
+    if hint in _PLAIN and type(value) is not hint and not (hint is float and isinstance(value, float)):
+        raise UserError(f"{name} must be {_PLAIN[hint]}, got {value!r}")
     return value
-
-
-def _article(hint: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint]
 
 
 def env_of(config: Config) -> Any:
@@ -81,15 +87,15 @@ def env_of(config: Config) -> Any:
     return envs.make(options.pop("name"), config.get("physics", "auto"), **options)
 
 
-def learner_of(kind: str, config: Config) -> AnyLearner:
-    """The learner of a training config; `kind` is the run's kind."""
+def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
+    """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
     settings = dict(config["algo"])
     name = settings.pop("name", "ppo")
     if name not in ALGOS:
         raise unknown("algo.name", name, ALGOS)
     settings_type, learner = ALGOS[name]
     algo = dataclass_of(settings_type, settings, "algo")
-    env, objective, features = env_of(config), None, None
+    env, objective, features = env or env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
     if kind == "train-controller":
@@ -116,22 +122,30 @@ def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]
     if seen is not None:
         _check_features(env, seen)
     if "layout" in objectives.fields(name):
-        sizes = {s.name: s.size for s in env.spec.obs.groups["features"]}
+        sizes = {s.name: s.width for s in env.spec.obs.groups["features"]}
         options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
-    return objectives.make(name, **options), seen
+    return objectives.make(name, **_typed_options(name, options)), seen
+
+
+def _typed_options(name: str, options: Config) -> dict[str, Any]:
+    """`options` of objective `name`, those of known types checked."""
+    hints = {**objectives.hints(name), "skills": int, "hold": int}
+    return {k: typed(f"objective.{k}", v, hints[k]) if k in hints and v is not None else v for k, v in options.items()}
 
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
     settings = dict(config["controller"])
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
+    ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
+    ending = dataclass_of(options.TerminationConfig, ends, "controller")
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
     skills = tuple(frozen.load(store, r) for r in references(config))
-    env = MacroEnv(env, kind.make(skills, env.spec, chosen), hold, gamma)
+    env = options.macro_env(env, kind.make(skills, env.spec, chosen), hold, gamma, ending)
     for note in env.notes:
         print(f"note: {note}")
     return env
@@ -170,10 +184,16 @@ def label(config: Config) -> str:
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run."""
     config = {**config, "env": _pinned_model(config["env"])}
-    if kind != "train-controller":
-        return dict(config)
     store = Library(config["library"])
-    return {**config, "skills": ["{}@{}".format(*store.resolve(r)) for r in references(config)]}
+    if kind == "train-controller":
+        return {**config, "skills": _versions(store, references(config))}
+    if kind == "train-skills":
+        return {**config, "starts": {**config["starts"], "skills": _versions(store, config["starts"]["skills"])}}
+    return dict(config)
+
+
+def _versions(store: Library, references: Sequence[str]) -> list[str]:
+    return ["{}@{}".format(*store.resolve(r)) for r in references]
 
 
 def _pinned_model(env: Config) -> dict[str, Any]:

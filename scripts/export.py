@@ -10,11 +10,19 @@ import numpy as np
 from repertoire.algos import networks, trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config, evaluate, train_skills
+from repertoire.high_level import goals, script
+from repertoire.scripts import build, config, evaluate, planning, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
 SHOWN = ("outputs.max_error", "closed_loop.qpos_error_20", "closed_loop.return.jax", "closed_loop.return.export",
          "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
+
+#: Kind of controller -> why it cannot be exported.
+SEARCHES = {
+    "plan": "it searches a simulator or an ensemble at every decision, which takes a program on the robot, not a graph",
+    "graph": "it looks up its way in a map of the task, which takes a program on the robot, not a graph",
+    "random": "it draws its skills at random, which is nothing to deploy",
+}
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -25,33 +33,37 @@ def main(verb: str, args: list[str]) -> None:
 def run(cfg: dict[str, Any]) -> Path:
     """Export `run=` and print where it went and what the check found."""
     _require_extra()
+    opened = RunDir.open(cfg["run"])
+    out, check = Path(cfg["out"] or opened.path / "export"), bool(cfg["check"])
+    if planning.is_planned(opened.config):
+        return write(opened, *ruled(opened, cfg["physics"]), 0, out, check)
     opened, learner, state = evaluate.load(cfg)
     seeds = int(opened.config["num_seeds"])
     if not 0 <= cfg["seed"] < seeds:
         raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {cfg['seed']}")
     one = trainer.seed_state(state, cfg["seed"], seeds)
-    return write(opened, learner, one, Path(cfg["out"] or opened.path / "export"), bool(cfg["check"]), cfg["seed"])
+    graph = graph_of(opened, learner, one, cfg["seed"])
+    return write(opened, learner.env, graph, int(one.update) * learner.steps_per_update * learner.hold, out, check)
 
 
-def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed: int = 0) -> Path:
-    """Export one seed of a run to `out`."""
+def write(opened: RunDir, env: Any, graph: Any, env_steps: int, out: Path, check: bool) -> Path:
+    """Export `graph`, which acts in `env` (or in the env within) and took `env_steps` to train, to `out`."""
     from repertoire.deploy import export
     from repertoire.deploy.check import check as compare
     from repertoire.envs.mujoco_env import MujocoEnv
 
-    env = getattr(learner.env, "env", learner.env)
+    env = getattr(env, "env", env)
     if not isinstance(env, MujocoEnv):
         raise UserError(
             f"env {env.spec.name} cannot be exported: its joints and sensors are known to its project alone"
         )
-    graph = graph_of(opened, learner, state, seed)
     manifest = opened.manifest
     provenance = {
         "run": opened.name,
         "repertoire": manifest.get("repertoire"),
         "git": (manifest.get("git") or {}).get("commit"),
         "versions": manifest.get("versions"),
-        "env_steps": int(state.update) * learner.steps_per_update * learner.hold,
+        "env_steps": env_steps,
     }
     folder = export.write(out, env, graph, provenance)
     print(f"exported: {folder}")
@@ -59,6 +71,22 @@ def write(opened: RunDir, learner: Any, state: Any, out: Path, check: bool, seed
         found = compare(folder, graph.fn, env=env)
         print("check passed: " + ", ".join(f"{k} {v:.3g}" for k, v in _flat(found) if k in SHOWN))
     return folder
+
+
+def ruled(opened: RunDir, physics: str) -> tuple[Any, Any]:
+    """(macro env, graph) of a controller that decides by a rule. Raises `UserError` for those that search."""
+    from repertoire.deploy import rule_graph
+
+    kind = opened.config["controller"]["kind"]
+    if kind in SEARCHES:
+        raise UserError(f"controller={kind} cannot be exported: {SEARCHES[kind]}")
+    cfg = {**opened.config, "physics": physics}
+    build.prepare(cfg)
+    env = planning.macro_of(cfg, cfg["env"])
+    if kind == "zero_shot":
+        return env, rule_graph.zero_shot_graph(env.composer, goals.zero_shot(env), env.hold)
+    stages = script.stages_of(env, cfg["controller"]["script"])
+    return env, rule_graph.script_graph(env.composer, stages, env.hold)
 
 
 def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:

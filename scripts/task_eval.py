@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
-from repertoire.high_level import goals
+from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, memoryless
-
-#: (key, env state) -> action of the env at hand (macro action for controllers).
-Rule = Callable[[Any, Any], Any]
+from repertoire.high_level.rules import Rule, StatefulRule, memoryless
 
 
 class Episodes(NamedTuple):
@@ -26,6 +25,7 @@ class Episodes(NamedTuple):
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
     success: [K], whether an episode's last step was one of success; None for tasks without that metric.
+    begun: [K] options begun; None but for controllers that end them themselves.
     """
 
     qpos: np.ndarray
@@ -35,6 +35,7 @@ class Episodes(NamedTuple):
     memory: Any
     acting: np.ndarray
     success: np.ndarray | None = None
+    begun: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -44,8 +45,18 @@ class Episodes(NamedTuple):
 
 def trained(learner: AnyLearner, state: Any) -> Rule:
     """Deterministic policy of a training state (one seed)."""
-    nets, stats, params = learner.nets, state.obs_stats["policy"], state.params["policy"]["net"]
-    return lambda key, s: nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
+    return Partial(_acting(learner), state.obs_stats["policy"], state.params["policy"]["net"])
+
+
+@functools.lru_cache(maxsize=2)
+def _acting(learner: AnyLearner) -> Callable[..., Any]:
+    """One function for all states of a learner, so that `episodes` compiles once for all of them."""
+    nets = learner.nets
+
+    def act(stats: Any, params: Any, key: Any, s: Any) -> Any:
+        return nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
+
+    return act
 
 
 def zero(learner: AnyLearner) -> Rule:
@@ -64,44 +75,58 @@ def random(learner: AnyLearner) -> Rule:
 
 
 def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: int | None = None) -> Episodes:
-    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked."""
+    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked.
+
+    Compiled once for rules that are the same `jax.tree_util.Partial` but for their arrays.
+    """
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
-
-    def step(carry: Any, key: Any) -> Any:
-        states, ended, memory = carry
-        actions, memory = jax.vmap(stateful.step)(jax.random.split(key, count), states, memory)
-        if isinstance(env, MacroEnv):
-            stepped, trace = jax.vmap(env.trace)(states, actions)
-            row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
-            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
-        else:
-            stepped = jax.vmap(env.step)(states, actions)
-            one = (
-                stepped.data.qpos,
-                stepped.obs["features"],
-                stepped.reward,
-                ~ended,
-                stepped.memory,
-                jnp.zeros((count, 0)),
-            )
-            out = jax.tree.map(lambda x: x[None], one)
-        kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        return (kept, ended | stepped.terminated | stepped.truncated, memory), out
-
-    @jax.jit
-    def run(key: Any) -> Any:
-        states = jax.vmap(env.reset)(jax.random.split(key, count))
-        keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
-        memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        (last, *_), out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
-        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        return *out, last.metrics.get("success")
-
-    qpos, features, reward, alive, memory, acting, success = jax.tree.map(np.asarray, _no_keys(run(key)))
+    play = _player(env, count, steps or env.spec.episode_length)
+    qpos, features, reward, alive, memory, acting, success, begun = jax.tree.map(np.asarray, play(stateful, key))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success)
+    positions, earned = features[..., index], np.where(alive, reward, 0.0)
+    return Episodes(qpos, positions, earned, alive, memory, acting, success, begun.get(options.BEGUN))
+
+
+@functools.lru_cache(maxsize=4)
+def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], Any]:
+    """(rule, key) -> the fields of `Episodes`, jitted; parts of the rule that are no `Partial` are compiled in."""
+
+    @jax.jit
+    def run(rule: StatefulRule, key: Any) -> Any:
+        def step(carry: Any, key: Any) -> Any:
+            states, ended, memory = carry
+            actions, memory = jax.vmap(rule.step)(jax.random.split(key, count), states, memory)
+            stepped, row = _stepped(env, states, actions, ended)
+            begun = {k: v * ~ended for k, v in stepped.metrics.items() if k == options.BEGUN}
+            kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
+            return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, begun)
+
+        states = jax.vmap(env.reset)(jax.random.split(key, count))
+        keys = jax.random.split(jax.random.fold_in(key, 1), steps)
+        memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
+        (last, *_), (out, begun) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
+        return _no_keys((*out, last.metrics.get("success"), {k: v.sum(0) for k, v in begun.items()}))
+
+    return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
+
+
+def _partial(rule: Any) -> Partial:
+    return rule if isinstance(rule, Partial) else Partial(rule)
+
+
+def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Next states, and what `Episodes` keeps of each control step on the way there, [k, K, ...]."""
+    if isinstance(env, MacroEnv):
+        stepped, trace = jax.vmap(env.trace)(states, actions)
+        row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)
+        return stepped, (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
+    s = jax.vmap(env.step)(states, actions)
+    nobody = jnp.zeros((len(ended), 0))
+    row = (s.data.qpos, s.obs["features"], s.reward, ~ended, s.memory, nobody)
+    return s, jax.tree.map(lambda x: x[None], row)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -110,7 +135,10 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any."""
+    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any.
+
+    And where a controller ends its options itself, their mean length, control steps.
+    """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -121,6 +149,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **({} if found.success is None else {"success": float(found.success.mean())}),
+        **({} if found.begun is None else {"option_steps": float(found.alive.sum() / found.begun.sum())}),
     }
 
 
@@ -145,6 +174,11 @@ def table(
         if other != name:
             rules[other] = summary(episodes(env, rule, key, count, steps))
     return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """One line of `table`."""
+    return "evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items())
 
 
 def baselines(learner: AnyLearner) -> dict[str, Rule]:

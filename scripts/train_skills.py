@@ -9,7 +9,7 @@ import jax
 from repertoire.algos import trainer
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, session, skill_eval, skill_goals
+from repertoire.scripts import build, config, session, skill_eval, skill_goals, starting
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
 from repertoire.skills.library import Library
@@ -28,11 +28,12 @@ def main(verb: str, args: list[str]) -> None:
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train, then evaluate, draw and freeze every seed."""
     build.prepare(cfg)
-    learner = build.learner_of(KIND, cfg)
+    learner = build.learner_of(KIND, cfg)  # evaluates: in episodes that begin as the env says
+    trained = build.learner_of(KIND, cfg, starting.env_of(cfg)) if cfg["starts"]["skills"] else learner
     done = session.open_run(KIND, cfg, f"skills-{build.label(cfg)}-{cfg['objective']['name']}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
-        state = session.train(done, learner, evaluate)
+        state = session.train(done, trained, evaluate)
         finish(done, learner, state)
     finally:
         done.close()

@@ -42,7 +42,9 @@ def _origin(manifest: Mapping[str, Any]) -> str:
         return f"Skills discovered by **{name}** on **{env}**."
     controller = manifest["controller"]
     below = ", ".join(f"{s['name']}@{s['version']}" if "version" in s else s["name"] for s in controller["skills"])
-    return f"Controller ({name}, held {controller['hold']} steps) over {below}, trained on **{env}**."
+    ends = controller["composer"].get("ends")
+    held = f"for {ends['every']} to {ends['longest']}" if ends else str(controller["hold"])
+    return f"Controller ({name}, held {held} steps) over {below}, trained on **{env}**."
 
 
 def _latent(manifest: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController, freeze
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.skills.latent import OneHot, Sphere, product_of
 from repertoire.skills.skill import Skill, contract
@@ -162,6 +163,10 @@ COMPOSERS: dict[str, Callable[..., Composer]] = {
     "multiply": lambda s, e: Blend(s, e, BlendConfig(combine="multiply", residual=0.3)),
     "residual": lambda s, e: Blend(s[:1], e, BlendConfig(residual=0.2)),
     "choice": lambda s, e: Choice(s, e, per_skill=3),
+    "latent, ending": lambda s, e: Option(Latent(s[:1], e), every=3, longest=6),
+    "choice, ending": lambda s, e: Option(Choice(s, e, per_skill=3), every=3, longest=6),
+    "parameterized, ending": lambda s, e: Option(Parameterized(s, e), every=3, longest=6),
+    "blend, ending": lambda s, e: Option(Blend(s, e), every=3, longest=6),
 }
 
 
@@ -189,12 +194,13 @@ def drive(graph: Graph, rows: int, steps: int) -> None:
 def test_controllers_of_every_kind(goals: EnvSpec, ant: EnvSpec, kind: str) -> None:
     kinds = (("a", "sphere", 2, "tanh"), ("b", "one_hot", 5, "relu"), ("c", "gaussian", 2, "swish"))
     composer = COMPOSERS[kind](tuple(fake_skill(ant, *k) for k in kinds), goals)
-    drive(controller_graph(controller(goals, composer.head.outputs), composer, hold=3), rows=6, steps=4)
+    policy = controller(composer.spec(), composer.head.outputs)
+    drive(controller_graph(policy, composer, hold=3), rows=12, steps=8 if isinstance(composer, Option) else 4)
 
 
 def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: str | None) -> FrozenController:
     """As `freeze` makes it of a learner and its state."""
-    made = arrays(goals.obs.size("policy"), 0, composer.head.outputs)
+    made = arrays(composer.spec().obs.size("policy"), 0, composer.head.outputs)
     net = {f"Dense_{i}": {"kernel": made[f"policy/kernel{i}"], "bias": made[f"policy/bias{i}"]} for i in range(3)}
     stats = Stats(made["obs/mean"], made["obs/var"], np.ones(()))
     state = SimpleNamespace(params={"policy": {"net": net, "head": {}}}, obs_stats={"policy": stats})
@@ -207,11 +213,12 @@ def frozen_controller(goals: EnvSpec, composer: Composer, hold: int, command: st
 def test_three_levels_with_clocks_of_their_own(goals: EnvSpec, ant: EnvSpec) -> None:
     skills = (fake_skill(ant, "a", "sphere", 2), fake_skill(ant, "b", "gaussian", 2))
     low = frozen_controller(goals, Blend(skills, goals), hold=2, command="goal")
-    middle = frozen_controller(goals, Choice((low, skills[0]), goals, per_skill=3), hold=4, command=None)
+    ending = Option(Choice((low, skills[0]), goals, per_skill=3), every=4, longest=8)
+    middle = frozen_controller(goals, ending, hold=4, command=None)
     top = Blend((middle, low, skills[1]), goals, BlendConfig(groups={"all": ["*"]}))
     graph = controller_graph(controller(goals, top.head.outputs), top, hold=8)
     names = [f.name for f in top.fields]
-    assert "choice-frozen/clock" in names and "choice-frozen/blend-frozen/clock" in names
+    assert "choice+keep-frozen/clock" in names and "choice+keep-frozen/blend-frozen/clock" in names
     drive(graph, rows=4, steps=7)
     with pytest.raises(UserError, match="is a controller: export the run that trained it"):
         skill_graph(goals, low)

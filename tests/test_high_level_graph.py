@@ -10,7 +10,7 @@ import pytest
 from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import handoff, navigate, script
-from repertoire.high_level.graph import SkillGraph, cost_to_go, graph_of, lattice, path
+from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, graph_of, lattice, parts
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice, Latent
 from repertoire.scripts import task_eval
@@ -31,7 +31,21 @@ def compass(**changed):
 
 def options_of(graph, goal, clear=lambda xy: np.ones(xy.shape[:-1], bool), radius=0.3):
     cells = lattice(np.array([-6.0, -6.0]), np.array([6.0, 6.0]), 0.25, clear)
-    return path(graph, cells, cost_to_go(graph, cells, np.asarray(goal), radius), np.zeros(2))
+    return followed(graph, cells, cost_to_go(graph, cells, np.asarray(goal), radius))
+
+
+def followed(graph, cells, value):
+    """The options on the least costly way from the origin, if all goes as it was measured."""
+    check_path(value, cells, np.zeros(2))
+    last, at, found = graph.start, np.zeros(2), []
+    while value[(last, *cells.index(at))] > 0:
+        ends = at + graph.moves[last]
+        clear = [all(cells.free[cells.index(at + p * (end - at))] for p in parts(graph, cells)) for end in ends]
+        ahead = [graph.cost[last, b] + value[(b, *cells.index(end))] for b, end in enumerate(ends)]
+        last = int(np.argmin(np.where(clear, ahead, np.inf)))
+        at = ends[last]
+        found.append(last)
+    return found
 
 
 # -- search ---------------------------------------------------------------------------------------------------------

@@ -41,9 +41,10 @@ def test_a_script_from_the_command_line(there, capsys):
     assert {p.name for p in (there / "script" / "plots").iterdir()} == {"paths.png", "acting.png"}
     cli.main(["evaluate", "run=script", "rollouts=2"])
     assert "script       return 1" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["export", "run=script"])
-    assert "holds no trained policy" in capsys.readouterr().err
+    assert read_json(there / "script" / "evaluation.json") == found  # another protocol is kept beside it
+    assert read_json(there / "script" / "evaluation-rollouts2.json")["rules"]["script"]["episodes"] == 2
+    cli.main(["export", "run=script"])
+    assert (there / "script" / "export" / "model.onnx").exists()
 
 
 def test_a_graph_from_the_command_line(there, capsys):
@@ -57,6 +58,9 @@ def test_a_graph_from_the_command_line(there, capsys):
     cli.main(["rollout", "run=graph", "count=1"])
     assert (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns == before  # measured once
     assert "paths.png" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["export", "run=graph"])
+    assert "controller=graph cannot be exported: it looks up its way in a map" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -99,6 +103,8 @@ def test_baselines_are_controllers_too(there, oracle):
     (rule, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
     z, _ = rule.step(jax.random.key(0), state, rule.start(None, state))
     np.testing.assert_array_equal(z, goals.zero_shot(env)(None, state))
+    again = jax.jit(lambda step: step(None, state, ()))(rule.step)[0]  # as evaluation takes it: an argument of jit
+    np.testing.assert_allclose(again, z, atol=1e-6)
     assert figures == {} and env.composer.skills[0].digest() == oracle.digest()
     env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
     drawn = [int(maker(None, 0)[0].step(jax.random.key(i), state, ())[0]) for i in range(20)]
@@ -112,6 +118,11 @@ def test_a_learner_discounts_macro_steps_by_gamma_to_the_k(there):
     learner = build.learner_of("train-controller", cfg)
     assert learner.env.hold == 20 and learner.config.gamma == pytest.approx(0.9**20)
     assert learner.env.gamma == 0.9  # within a macro step
+    ending = ["controller.termination=learned", "controller.switch_cost=0.5"]
+    cfg = config.compose("train_controller", [*COMMON[1:4], "controller=sequence", "algo.gamma=0.9", *ending])
+    learner = build.learner_of("train-controller", cfg)
+    assert learner.env.hold == 5 and learner.config.gamma == pytest.approx(0.9**5) and learner.env.cost == 0.5
+    assert (learner.env.composer.longest, learner.env.composer.mode) == (20, "latent+keep")
 
 
 def test_of_a_flat_policy_nobody_is_said_to_act():

@@ -72,6 +72,13 @@ class Base:
         return jnp.zeros(()), {}
 
 
+def refuse(options: Mapping[str, Any], where: str, *names: str) -> None:
+    """`UserError` for the settings `names` among those of an objective inside another, which holds them for both."""
+    for name in names:
+        if name in options:
+            raise UserError(f"{where} cannot set {name}: it belongs to the whole, objective.{name}")
+
+
 @dataclass(frozen=True)
 class Directed(Base):
     """Base of objectives whose skills displace an encoding phi(s) along a direction given by z.
@@ -90,7 +97,15 @@ class Directed(Base):
 
     def encode(self, params: Params, features: Array) -> Array:
         """phi [..., D]."""
-        return self._net(features.shape[-1]).apply(params["encoder"], features)
+        return self._net(features.shape[-1]).apply(self.encoder(params), features)
+
+    def encoder(self, params: Params) -> Params:
+        """Parameters of the network that is phi."""
+        return params["encoder"]
+
+    def layers(self, params: Params) -> list[tuple[Array, Array]]:
+        """(kernel [in, out], bias [out]) of each layer of phi, first to last; `activation` between them."""
+        return networks.dense_layers(self.encoder(params))
 
     def direction(self, z: Array) -> Array:
         """Direction in phi space that latents z [..., D] ask for."""
