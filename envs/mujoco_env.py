@@ -94,7 +94,8 @@ class MujocoEnv:
         action = jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0)
         ctrl = self.task.control(action, state.data, state.memory)
         kick = self.task.kick(state.data, state.memory)
-        data = self.physics.step(state.data, ctrl, self.task.substeps, kick)
+        mocap = self.task.mocap(action, state.data, state.memory)
+        data = self.physics.step(state.data, ctrl, self.task.substeps, kick, mocap, self.task.held)
         diverged = _diverged(data) | ~usable
         data = tree_where(diverged, state.data, data)
         t = state.t + 1

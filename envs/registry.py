@@ -13,12 +13,14 @@ from repertoire.envs.task import Task
 from repertoire.envs.tasks import (
     ant,
     ant_maze,
+    fetch,
     forward,
     go2,
     goals,
     humanoid_skills,
     humanoids,
     hurdle,
+    kitchen,
     mjcf,
     point,
     robots,
@@ -71,8 +73,8 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
-#: Tasks that are none without options: name -> class.
-OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf}
+#: Tasks that are none without options, or without an extra: name -> class.
+OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf, "fetch": fetch.Fetch, "kitchen": kitchen.Kitchen}
 
 #: Envs of other projects: name -> (options, maker, doc).
 ADAPTERS: dict[str, tuple[type[Options], Callable[..., ForeignEnv], str]] = {
@@ -114,8 +116,8 @@ def describe(name: str | None = None) -> list[dict[str, Any]]:
     """What there is, as plain data for `repertoire envs`: all envs, or `name` alone, with default options.
 
     One dictionary per env: name, doc, options (default values), obs (group -> slices), rewards (term -> weight),
-    actions (names), dt [s], episode_length [control steps]. What an env must be given a model or an id to have is
-    empty.
+    actions (names), dt [s], episode_length [control steps]. What an env must be given a model, an id or an
+    extra to have is empty.
     """
     wanted = names() if name is None else [name]
     return [_describe(make_task(n)) if n in TASKS else _describe_open(n) for n in wanted]

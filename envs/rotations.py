@@ -44,3 +44,12 @@ def heading(q: Array) -> Array:
 def yaw(angle: Array) -> Array:
     """Quaternion of a turn by `angle` [] rad about the vertical."""
     return jnp.stack([jnp.cos(angle / 2), *jnp.zeros(2), jnp.sin(angle / 2)])
+
+
+def euler(q: Array) -> Array:
+    """Intrinsic x-y-z angles [3], rad: first about x, then about the new y, then about the new z."""
+    w, x, y, z = q
+    sine = jnp.clip(2.0 * (x * z + w * y), -1.0, 1.0)
+    first = jnp.arctan2(2.0 * (w * x - y * z), 1.0 - 2.0 * (x * x + y * y))
+    last = jnp.arctan2(2.0 * (w * z - x * y), 1.0 - 2.0 * (y * y + z * z))
+    return jnp.stack([first, jnp.arcsin(sine), last])

@@ -18,7 +18,7 @@ import numpy as np
 from flax import struct
 
 from repertoire.envs.symmetry import Mirror
-from repertoire.envs.types import Array, Data, ObsSpec, Start, State
+from repertoire.envs.types import Array, Data, Held, ObsSpec, Start, State
 from repertoire.errors import UserError
 
 #: (position [3] m, radius m, rgba) of a sphere drawn into videos.
@@ -50,6 +50,7 @@ class Task:
       fall_tilt_deg: tilt of the root body beyond which the robot has fallen.
       fall_height_m: height of its origin over the world's below which it has; None: tilt alone decides.
       mechanics: `control` gives what the actuators of `model` are commanded, so that figures of effort can be had.
+      held: entries of qpos that every step leaves at a value, as `Physics.step` takes them.
       reward_terms: what `weights` may name, where no default instance says it.
     """
 
@@ -68,6 +69,7 @@ class Task:
     fall_tilt_deg: ClassVar[float] = 90.0
     fall_height_m: ClassVar[float | None] = None
     mechanics: ClassVar[bool] = True
+    held: ClassVar[Held] = ()
     reward_terms: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -103,6 +105,10 @@ class Task:
 
     def kick(self, data: Data, memory: Any) -> Array | None:
         """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
+        return None
+
+    def mocap(self, action: Array, data: Data, memory: Any) -> Array | None:
+        """Poses [nmocap, 7] (m, quaternion) that mocap bodies take for the step; None: they stay where they are."""
         return None
 
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:

@@ -18,6 +18,9 @@ from flax import struct
 Array = jax.Array
 Observation = dict[str, Array]
 
+#: (address in qpos, value), ...: what stays as it is whatever the physics does to it.
+Held = tuple[tuple[int, float], ...]
+
 #: Observation groups every env declares: what runs on the robot, what only the critic sees, what objectives see.
 GROUPS = ("policy", "critic", "features")
 
@@ -53,8 +56,21 @@ class Physics(Protocol):
         """World at (qpos [nq], qvel [nv]), with kinematics computed; `overrides` maps model fields to values."""
         ...
 
-    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
-        """Advance by `substeps` physics steps under constant `ctrl` [nu]; `kick` [nv] is added to qvel before them."""
+    def step(
+        self,
+        data: Data,
+        ctrl: Array,
+        substeps: int,
+        kick: Array | None = None,
+        mocap: Array | None = None,
+        held: Held = (),
+    ) -> Data:
+        """Advance by `substeps` physics steps under constant `ctrl` [nu].
+
+        `kick` [nv] is added to qvel before them. `mocap` [nmocap, 7] are the poses (m, quaternion) to which mocap
+        bodies jump before them, None: they stay. `held` are entries of qpos that are set after them; the derived
+        fields are then of the new qpos, without a lag.
+        """
         ...
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:

@@ -73,12 +73,16 @@ def ours(env_name: str, worlds: int) -> list[Contestant]:
 
 
 def _bare(env: MujocoEnv, worlds: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The floor of all costs: the C physics of our env on all cores, and nothing else."""
+    """The floor of all costs: the C physics of our env on all cores, and nothing else.
+
+    Controls are what random actions give at the start: those of an arm or of a PD robot keep near its pose.
+    """
     task = env.task
-    start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), worlds))
-    return batch_caller(
-        env.physics.model, task.substeps, np.asarray(start.qpos), np.asarray(start.qvel), task.episode_length
-    )
+    state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), worlds))
+    actions = jax.random.uniform(jax.random.key(1), (CHUNK, worlds, env.spec.action_size), minval=-1.0, maxval=1.0)
+    controls = jax.jit(jax.vmap(jax.vmap(task.control), (0, None, None)))(actions, state.data, state.memory)
+    qpos, qvel = np.asarray(state.data.qpos), np.asarray(state.data.qvel)
+    return batch_caller(env.physics.model, task.substeps, qpos, qvel, task.episode_length, np.asarray(controls))
 
 
 def _vector(env_name: str, worlds: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -88,13 +92,22 @@ def _vector(env_name: str, worlds: int) -> tuple[Callable[[], Any], Callable[[],
 
 
 def batch_caller(
-    model: mujoco.MjModel, substeps: int, qpos: np.ndarray, qvel: np.ndarray, length: int
+    model: mujoco.MjModel,
+    substeps: int,
+    qpos: np.ndarray,
+    qvel: np.ndarray,
+    length: int,
+    controls: np.ndarray | None = None,
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """C physics of worlds that start at qpos [N, nq], qvel [N, nv] every `length` steps; controls drawn beforehand."""
+    """C physics of worlds that start at qpos [N, nq], qvel [N, nv] every `length` steps.
+
+    `controls` [CHUNK, N, nu] are given over and over; None: drawn beforehand from `actuator_ctrlrange`.
+    """
     worlds = len(qpos)
     batch = Batch(model, worlds, 0)
-    low, high = model.actuator_ctrlrange.T
-    controls = np.random.default_rng(0).uniform(low, high, (CHUNK, worlds, model.nu))
+    if controls is None:
+        low, high = model.actuator_ctrlrange.T
+        controls = np.random.default_rng(0).uniform(low, high, (CHUNK, worlds, model.nu))
     ctrl, clock = batch.bind("ctrl"), [0]
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives."""
+"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives; all envs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_control, bench_objectives, bench_physics, build, config
+from repertoire.scripts import bench_control, bench_envs, bench_objectives, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
 
 #: Groups of rows -> columns of their table: key, heading, format.
@@ -21,7 +21,11 @@ THROUGHPUT = (("name", "", "{}"), ("worlds", "worlds", "{}"), ("steps_per_s", "e
 OBJECTIVES = (("name", "objective", "{}"), ("objective_ms", "objective ms", "{:.1f}"),
               ("physics_ms", "physics ms", "{:.0f}"), ("ratio_to_physics", "to physics", "{:.3f}"),
               ("compile_s", "compile s", "{:.1f}"))  # fmt: skip
-GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES}
+ENVS = (("name", "env", "{}"), ("worlds", "worlds", "{}"), ("bare_per_s", "bare physics/s", "{:,.0f}"),
+        ("steps_per_s", "env steps/s", "{:,.0f}"), ("ratio_to_bare", "to bare physics", "{:.3f}"),
+        ("ratio_to_mjx", "to MJX", "{:.0f}"), ("compile_s", "compile s", "{:.1f}"),
+        ("peak_rss_mib", "memory MiB", "{:.0f}"))  # fmt: skip
+GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES, "envs": ENVS}
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -52,6 +56,9 @@ def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
     env, rounds = cfg["env"], cfg["rounds"]
     if group == "objectives":
         return bench_objectives.measure(env, rounds)
+    if group == "envs":
+        names = [cfg["envs"]] if isinstance(cfg["envs"], str) else cfg["envs"]
+        return bench_envs.measure(names, cfg["worlds"], rounds, mjx=cfg["mjx"], mjx_limit_s=cfg["mjx_limit"])
     extra = [learning(env, cfg["worlds"], cfg["objective"])]
     extra += bench_control.blends(env, cfg["worlds"], cfg["skills"], cfg["skill_hidden"])
     return bench_physics.measure(env, cfg["worlds"], rounds, rivals=cfg["rivals"], extra=extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.scripts import (
     bench_control,
+    bench_envs,
     bench_objectives,
     bench_ours,
     bench_physics,
@@ -146,5 +148,51 @@ def test_overhead_of_objectives_beside_the_physics(monkeypatch: pytest.MonkeyPat
 def test_groups_of_rows_are_named() -> None:
     with pytest.raises(UserError, match="did you mean 'objectives'"):
         benchmark.run(config.compose("benchmark", ["rows=[objective]"]))
-    with pytest.raises(UserError, match="at least one of throughput, objectives"):
+    with pytest.raises(UserError, match="at least one of throughput, objectives, envs"):
         benchmark.run(config.compose("benchmark", ["rows=[]"]))
+
+
+def test_an_env_beside_the_bare_physics_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_physics, "ROUND_S", (0.01, 0.01))
+    monkeypatch.setattr(bench_envs, "_beside_mjx", lambda row, *_: {**row, "note": "mjx: not asked"})
+    table = bench_envs.measure(["point", "point"], worlds=4, rounds=2, quick=True)
+    (row,) = json.loads(json.dumps(table))["rows"]
+    assert row.keys() == KEYS | {"bare_per_s", "ratio_to_mjx"}
+    assert (row["name"], row["worlds"], row["ratio_to_mjx"], row["note"]) == ("point", 4, None, "")
+    assert min(row["bare_per_s"], row["steps_per_s"], row["ratio_to_bare"], row["compile_s"]) > 0
+    benchmark.show(table, benchmark.GROUPS["envs"])
+
+
+ROW = {"name": "point", "worlds": 4, "ratio_to_bare": 0.5, "ratio_to_mjx": None, "note": ""}
+
+
+@pytest.mark.parametrize(
+    ("script", "ratio", "note"),
+    [
+        ('print("noise"); print(json.dumps({"ratio_to_bare": 0.025, "note": ""}))', 20.0, ""),
+        ('print(json.dumps({"ratio_to_bare": None, "note": "failed: no"}))', None, "mjx: failed: no"),
+        ('raise ValueError("two\\nlines")', None, "mjx: lines"),
+        ("import time; time.sleep(60)", None, "mjx: not done after 2 s"),
+    ],
+)
+def test_what_mjx_says_of_itself_becomes_a_ratio_or_a_note(
+    script: str, ratio: float | None, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bench_envs.subprocess.run
+    monkeypatch.setattr(
+        bench_envs.subprocess, "run", lambda _, **kw: real([sys.executable, "-c", f"import json\n{script}"], **kw)
+    )
+    row = bench_envs._beside_mjx(dict(ROW), 1, True, 2.0)
+    assert (row["ratio_to_mjx"], row["note"]) == (ratio and pytest.approx(ratio), note)
+
+
+@pytest.mark.slow
+def test_mjx_is_measured_in_a_process_of_its_own() -> None:
+    row = bench_envs._beside_mjx(dict(ROW), 1, True, 120.0)
+    assert row["note"] == "" and row["ratio_to_mjx"] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"names": ["ent"]}, {"worlds": 0}, {"mjx_limit_s": 0.0}])
+def test_bad_input_of_envs_is_answered(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        bench_envs.measure(**wrong)

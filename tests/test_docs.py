@@ -90,6 +90,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_page_on_envs_lists_each_once():
+    from repertoire.envs import registry
+
+    table = (ROOT / "docs" / "envs.md").read_text().partition("## All envs")[2].partition("\n##")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ") and "---" not in line]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(registry.names())
+
+
 def test_readme_names_every_verb():
     text = (ROOT / "README.md").read_text()
     assert [v for v in cli.VERBS if v not in text and v != "demo"] == []

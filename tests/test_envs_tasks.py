@@ -86,7 +86,7 @@ def test_discovery_sees_the_position_only_in_features(name):
     assert not env.task.weights or name in STYLED
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", [*ROBOTS, "panda_cube"])
 def test_random_actions_never_diverge(name):
     env = registry.make(name, "native")
     keys = jax.random.split(jax.random.key(0), 16)

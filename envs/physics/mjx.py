@@ -14,11 +14,12 @@ from mujoco import mjx
 from repertoire.envs.physics import constants
 from repertoire.envs.physics import overrides as overriding
 from repertoire.envs.physics.batching import over_worlds
-from repertoire.envs.types import Array, Data, Start
+from repertoire.envs.types import Array, Data, Held, Start
 from repertoire.errors import UserError
 
 #: What an MJX world carries from step to step besides time, qpos and qvel; all else is derived anew in each step.
 _CARRIED = ("act", "qacc_warmstart")
+_MOCAP = ("mocap_pos", "mocap_quat")  # where a model has mocap bodies
 
 #: Fields that a start needs no dynamics for.
 _KINEMATIC = frozenset({"xpos", "xquat", "site_xpos", "subtree_com"})
@@ -53,6 +54,7 @@ class MjxPhysics:
         self.model, self._fields, self._impl = model, fields, impl
         self._contacts, self._constraints = contacts, constraints
         self._mx = _put_model(model, impl, self.name)
+        self._carried = (*_CARRIED, *(_MOCAP if model.nmocap else ()))
         self._known = _variable_fields(self._mx)
         self._forward = not _KINEMATIC.issuperset(fields)
         self._start = over_worlds(self._start_all)
@@ -64,11 +66,23 @@ class MjxPhysics:
         overriding.check(self.model, over, self._known, self.name)
         return self._start(Start(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel), overrides=over))
 
-    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
-        """`substeps` calls of `mjx.step` under constant `ctrl`, after adding `kick` to qvel."""
+    def step(
+        self,
+        data: Data,
+        ctrl: Array,
+        substeps: int,
+        kick: Array | None = None,
+        mocap: Array | None = None,
+        held: Held = (),
+    ) -> Data:
+        """`substeps` calls of `mjx.step` under constant `ctrl`; with `held`, one `mjx.forward` after them."""
         if kick is not None:
             data = data.replace(qvel=data.qvel + kick)
-        return over_worlds(functools.partial(self._step_all, substeps))(data, ctrl)
+        if mocap is not None:
+            kind = data.backend["mocap_pos"].dtype
+            poses = {"mocap_pos": mocap[:, :3].astype(kind), "mocap_quat": mocap[:, 3:].astype(kind)}
+            data = data.replace(backend={**data.backend, **poses})
+        return over_worlds(functools.partial(self._step_all, substeps, held))(data, ctrl)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
         """`init(fresh)` where `mask`; where no world of the batch is masked, no physics runs."""
@@ -98,15 +112,19 @@ class MjxPhysics:
 
         return jax.vmap(one)(start)
 
-    def _step_all(self, substeps: int, data: Data, ctrl: Array) -> Data:
+    def _step_all(self, substeps: int, held: Held, data: Data, ctrl: Array) -> Data:
         blank = self._blank(len(data.qpos))
         kind = blank.qpos.dtype
 
         def one(data: Data, ctrl: Array) -> Data:
             model = self._model(data.overrides)
-            carried = {k: data.backend[k] for k in _CARRIED}
+            carried = {k: data.backend[k] for k in self._carried}
             d = blank.replace(time=data.time, qpos=data.qpos, qvel=data.qvel, ctrl=ctrl.astype(kind), **carried)
             d, _ = jax.lax.scan(lambda d, _: (_same_types(mjx.step(model, d), d), None), d, None, length=substeps)
+            for address, value in held:
+                d = d.replace(qpos=d.qpos.at[address].set(value))
+            if held:
+                d = mjx.forward(model, d)
             return self._data(d, data.overrides)
 
         return jax.vmap(one)(data, ctrl)
@@ -131,7 +149,7 @@ class MjxPhysics:
         return self._mx.tree_replace(dict(overrides)) if overrides else self._mx
 
     def _data(self, d: Any, overrides: dict[str, Array]) -> Data:
-        backend = {k: getattr(d, k) for k in _CARRIED}
+        backend = {k: getattr(d, k) for k in self._carried}
         if self._impl == "warp":
             backend["overflow"] = d._impl.overflow
         fields = {f: _field(d, f) for f in self._fields}

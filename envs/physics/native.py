@@ -20,7 +20,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from mujoco.batch import MODEL_FIELDS, Batch
 
 from repertoire.envs.physics import overrides as overriding
-from repertoire.envs.types import Array, Data, Start
+from repertoire.envs.types import Array, Data, Held, Start
 
 #: What a host function fills: numpy arrays [..., *shape] by name.
 Out = Mapping[str, np.ndarray]
@@ -46,9 +46,6 @@ class NativePhysics:
         self._lock = threading.Lock()
         data = mujoco.MjData(self.model)
         self._nstate = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION)
-        before = mujoco.mjtState.mjSTATE_TIME | mujoco.mjtState.mjSTATE_QPOS
-        first = mujoco.mj_stateSize(self.model, before)
-        self._qvel = slice(first, first + self.model.nv)  # where the integration state holds qvel
         shapes = {f: np.shape(getattr(data, f)) for f in self._fields}
         self._out = {
             "row": jax.ShapeDtypeStruct((2 * self._nstate,), jnp.uint32),
@@ -62,11 +59,19 @@ class NativePhysics:
         overriding.check(self.model, over, MODEL_FIELDS, self.name)
         return self._data(self._call(self._host_reset, 0, jnp.ones((), bool), qpos, qvel, over), over)
 
-    def step(self, data: Data, ctrl: Array, substeps: int, kick: Array | None = None) -> Data:
-        """`substeps` calls of `mj_step` under constant `ctrl`, after adding `kick` to qvel."""
-        host = functools.partial(self._host_step, substeps)
-        kicks = () if kick is None else (kick,)
-        return self._data(self._call(host, 1, data.backend, ctrl, data.overrides, *kicks), data.overrides)
+    def step(
+        self,
+        data: Data,
+        ctrl: Array,
+        substeps: int,
+        kick: Array | None = None,
+        mocap: Array | None = None,
+        held: Held = (),
+    ) -> Data:
+        """`substeps` calls of `mj_step` under constant `ctrl`; with `held`, one `mj_forward` after them."""
+        host = functools.partial(self._host_step, substeps, held)
+        first = {k: v for k, v in (("kick", kick), ("mocap", mocap)) if v is not None}
+        return self._data(self._call(host, 1, data.backend, ctrl, data.overrides, first), data.overrides)
 
     def reset_where(self, mask: Array, data: Data, fresh: Start) -> Data:
         """Fresh world where `mask`; only masked worlds cost physics time."""
@@ -108,17 +113,31 @@ class NativePhysics:
     # -- host side: numpy only -----------------------------------------------------------------------------------
 
     def _host_step(
-        self, substeps: int, out: Out, rows: Any, ctrl: Any, overrides: Mapping[str, Any], *kicks: Any
+        self,
+        substeps: int,
+        held: Held,
+        out: Out,
+        rows: Any,
+        ctrl: Any,
+        overrides: Mapping[str, Any],
+        first: Mapping[str, Any],
     ) -> None:
         n = int(np.prod(rows.shape[:-1]))
         with self._lock:
             batch = self._batch(n, overrides)
             batch.state[:] = np.ascontiguousarray(rows).view(np.float64).reshape(n, self._nstate)
-            for kick in kicks:
-                batch.state[:, self._qvel] += kick.reshape(n, -1)
+            if "kick" in first:
+                batch.bind("qvel")[:] += first["kick"].reshape(n, -1)
+            if "mocap" in first:
+                poses = first["mocap"].reshape(n, -1, 7)
+                batch.bind("mocap_pos")[:], batch.bind("mocap_quat")[:] = poses[..., :3], poses[..., 3:]
             batch.bind("ctrl")[:] = ctrl.reshape(n, -1)
             self._override(batch, overrides, None)
             batch.step(nstep=substeps)
+            for address, value in held:
+                batch.bind("qpos")[:, address] = value
+            if held:
+                batch.forward()
             self._read(batch, out)
 
     def _host_reset(self, out: Out, mask: Any, qpos: Any, qvel: Any, overrides: Mapping[str, Any]) -> None:
