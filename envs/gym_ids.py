@@ -43,6 +43,22 @@ NAMES = (
     "h1_reaching",
     "h1_squatting",
     "h1_stepping",
+    "g1_button",
+    "g1_cabinet",
+    "g1_ball",
+    "g1_box",
+    "g1_transfer",
+    "g1_lift",
+    "g1_carry",
+    "g1_far_reach",
+    "h1_button",
+    "h1_cabinet",
+    "h1_ball",
+    "h1_box",
+    "h1_transfer",
+    "h1_lift",
+    "h1_carry",
+    "h1_far_reach",
 )
 
 NAMESPACE, VERSION = "repertoire", 0

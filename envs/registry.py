@@ -22,6 +22,7 @@ from repertoire.envs.tasks import (
     mjcf,
     point,
     robots,
+    skillbench,
 )
 from repertoire.envs.tasks.panda import cubes, drawer, place, reach
 from repertoire.envs.types import EnvSpec
@@ -68,6 +69,7 @@ TASKS: dict[str, type[Task]] = {
         humanoid_skills.H1Reaching,
         humanoid_skills.H1Squatting,
         humanoid_skills.H1Stepping,
+        *skillbench.TASKS,
     )
 }
 
