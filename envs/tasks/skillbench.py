@@ -59,6 +59,7 @@ class SkillBench(Posture):
     episode_length: int = 400
     tolerance: float = 0.1
 
+    camera: ClassVar[str] = scenes.CAMERA
     row: ClassVar[Row]
     build_of: ClassVar[scenes.Build]
 
@@ -72,6 +73,7 @@ class SkillBench(Posture):
         """Adds the scene; its joints come after the robot's."""
         spec = super().spec_mjcf()
         self.row.furnish(spec, self.build_of)
+        scenes.add_camera(spec, *self.row.view)
         return spec
 
     def mirror(self) -> None:
@@ -234,8 +236,7 @@ def _task(robot: type[Humanoid], build: scenes.Build, name: str, row: Row) -> ty
         ("tolerance", float, row.tolerance),
     ]
     doc = f"Unitree {robot.name.upper()}: {row.doc} (SkillBench)"
-    own = {"name": f"{robot.name}_{name}", "doc": doc, "row": row, "build_of": build, "camera": row.camera}
-    own["__module__"] = __name__
+    own = {"name": f"{robot.name}_{name}", "doc": doc, "row": row, "build_of": build, "__module__": __name__}
     bases = (SkillBench, robot)
     return cast(type[Task], dataclasses.make_dataclass(own["name"], fields, bases=bases, namespace=own, frozen=True))
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import mujoco
+import numpy as np
 
 BOX, SPHERE = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
 #: Where wall and cabinet stand ahead of the robot, m; the goal line of the football.
@@ -21,11 +22,12 @@ BALL = 0.1
 #: one (GAPartNet 45159) at half its size; the damping of its hinges (N m s/rad) is the release's.
 CABINET, DOOR, DOOR_MASS, DOOR_DAMPING = (0.28, 0.8, 0.8), 0.02, 2.0, 5.0
 DOORS = ("left_door", "right_door")
-#: Camera of the football.
-PITCH = "pitch"
+#: Camera of videos: its name, how far it is turned to the right of +y and looks down, rad, the height it looks at, m.
+CAMERA, AZIMUTH, DOWN, LOOK_AT = "side", 0.5, 0.3, 0.8
 
 _WOOD, _PALE, _RED, _WHITE = (0.5, 0.36, 0.25, 1), (0.8, 0.7, 0.55, 1), (0.85, 0.25, 0.2, 1), (0.95, 0.95, 0.95, 1)
 _FIXED = {"contype": 1, "conaffinity": 0, "friction": [0, 0, 0], "group": 0}
+_LOSSLESS = {"armature": 0.0, "frictionloss": 0.0}  # joints would take the defaults of the robot's
 
 
 class Build(NamedTuple):
@@ -66,8 +68,8 @@ def add_cabinet(spec: mujoco.MjSpec, build: Build) -> None:
     for name, side in zip(DOORS, (1, -1)):
         body = spec.worldbody.add_body(name=name, pos=[front - DOOR / 2, side * width / 2, build.level])
         body.add_joint(
-            name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, -side], range=[0, 1.6], armature=0.0,
-            damping=[DOOR_DAMPING, 0, 0],
+            name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, -side], range=[0, 1.6],
+            damping=[DOOR_DAMPING, 0, 0], **_LOSSLESS,
         )  # fmt: skip
         body.add_geom(
             name=name, type=BOX, pos=[0, -side * width / 4, 0], size=[DOOR / 2, width / 4, height / 2], mass=DOOR_MASS,
@@ -76,8 +78,7 @@ def add_cabinet(spec: mujoco.MjSpec, build: Build) -> None:
 
 
 def add_football(spec: mujoco.MjSpec, build: Build) -> None:
-    """A ball, a goal of three panels, and a camera that sees both. That the ball's rolling dies away is ours."""
-    spec.worldbody.add_camera(name=PITCH, pos=[2.5, -7.0, 3.0], quat=[0.806, 0.591, 0, 0])
+    """A ball, and a goal of three panels. That the ball's rolling dies away is ours."""
     _fixed(spec, "goal_back", (GOAL_LINE, 0, 1.0), (0.05, 4.0, 2.0), _WHITE)
     for name, y in (("goal_left", 2.0), ("goal_right", -2.0)):
         _fixed(spec, name, (GOAL_LINE - 0.5, y, 1.0), (1.0, 0.05, 2.0), _WHITE)
@@ -98,8 +99,22 @@ def add_two_tables(spec: mujoco.MjSpec, build: Build) -> None:
 
 
 def add_package(spec: mujoco.MjSpec, build: Build) -> None:
-    """A tall, narrow package that stands on the floor; its friction lets two hands hold it between them."""
-    _free(spec, BOX, (0.25, 0.05, build.package / 2), mass=1.0, friction=(5.0, 0.02, 0.01))
+    """A tall, narrow package that stands on the floor; its friction lets two hands hold it between them.
+
+    The release gives friction 5, which its simulator averages with what touches it; here the larger one holds, and
+    contacts soften with its square (at 5 a kilogram sinks in by 1.6 cm), so 2.
+    """
+    _free(spec, BOX, (0.25, 0.05, build.package / 2), mass=1.0, friction=(2.0, 0.02, 0.01))
+
+
+def add_camera(spec: mujoco.MjSpec, middle: float, distance: float) -> None:
+    """`CAMERA`, from behind to the right; it looks at x = `middle` m from `distance` m."""
+    way = np.cos(DOWN) * np.array([np.sin(AZIMUTH), np.cos(AZIMUTH), -np.tan(DOWN)])
+    turn, tip, quat = np.zeros(4), np.zeros(4), np.zeros(4)
+    mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), -AZIMUTH)
+    mujoco.mju_axisAngle2Quat(tip, np.array([1.0, 0.0, 0.0]), np.pi / 2 - DOWN)
+    mujoco.mju_mulQuat(quat, turn, tip)
+    spec.worldbody.add_camera(name=CAMERA, pos=np.array([middle, 0.0, LOOK_AT]) - distance * way, quat=quat)
 
 
 def _fixed(spec: mujoco.MjSpec, name: str, pos: Sequence[float], sides: Sequence[float], rgba: Sequence[float]) -> None:
@@ -118,7 +133,7 @@ def _free(
 ) -> None:
     """The task's object, body and joint `object`; where it starts is the task's business."""
     body = spec.worldbody.add_body(name="object", pos=[1.0, 0.0, 1.0])
-    body.add_joint(name="object", type=mujoco.mjtJoint.mjJNT_FREE, armature=0.0)
+    body.add_joint(name="object", type=mujoco.mjtJoint.mjJNT_FREE, **_LOSSLESS)
     body.add_geom(
         name="object", type=kind, size=list(size), mass=mass, friction=list(friction), condim=condim, rgba=_RED,
         contype=1, conaffinity=1, group=0,

@@ -36,7 +36,8 @@ class Row:
       mass: of the object, kg, uniform; None for that of the model.
       place: where the object is that hands are drawn to, where it is not loose, m.
       rewarded, counted: axes of the error that `goal` and the accuracy take the mean of.
-      sharpness: of `goal`. ends: success ends the episode. camera: of videos.
+      sharpness: of `goal`. ends: success ends the episode.
+      view: x that videos look at, and from how far, m.
     """
 
     doc: str
@@ -52,7 +53,7 @@ class Row:
     counted: tuple[int, ...] = XYZ
     sharpness: float = 4.0
     ends: bool = False
-    camera: str = "follow"
+    view: tuple[float, float] = (0.6, 4.5)
 
 
 def in_world(low: Any, high: Any) -> Draw:
@@ -115,7 +116,7 @@ def table(build: scenes.Build, package_hands: float, transfer_hands: float) -> d
             "shoot a ball to a place in a goal 5 m ahead", scenes.add_football, {"goal": 5.0, "torso": 1.0}, "object",
             in_world((scenes.GOAL_LINE, -2.0, 0.0), (scenes.GOAL_LINE, 2.0, 0.5)), 0.5,
             start=((0.5, -0.3, scenes.BALL), (1.0, 0.3, scenes.BALL)), mass=(0.3, 0.5), sharpness=1.0, ends=True,
-            camera=scenes.PITCH,
+            view=(2.4, 7.5),
         ),
         "box": Row(
             "push a cube over a table", scenes.add_front_table, {"goal": 5.0, "hands": 5.0}, "object",
@@ -135,6 +136,6 @@ def table(build: scenes.Build, package_hands: float, transfer_hands: float) -> d
         ),
         "far_reach": Row(
             f"both hands to places up to {build.far[0]:g} m away along x and y", scenes.add_nothing, {"goal": 5.0},
-            "hands", around_hands(build.far), 0.1,
+            "hands", around_hands(build.far), 0.1, view=(0.0, 7.5),
         ),
     }  # fmt: skip
