@@ -69,9 +69,8 @@ TASKS: dict[str, type[Task]] = {
         humanoid_skills.H1Reaching,
         humanoid_skills.H1Squatting,
         humanoid_skills.H1Stepping,
-        *skillbench.TASKS,
     )
-}
+} | {task.name: task for task in skillbench.TASKS}
 
 #: Tasks that are none without options: name -> class.
 OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf}

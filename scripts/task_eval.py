@@ -19,6 +19,9 @@ from repertoire.high_level.rules import StatefulRule, memoryless
 
 #: (key, env state) -> action of the env at hand (macro action for controllers).
 Rule = Callable[[Any, Any], Any]
+#: Metrics that tell of an episode by their value at its end, and by their mean over its steps (macro steps: at the end
+#: of each), where a task has them.
+AT_END, MEAN = ("goal_error",), ("torque", "joint_speed", "tilt", "power")
 
 
 class Episodes(NamedTuple):
@@ -26,6 +29,7 @@ class Episodes(NamedTuple):
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
     success: [K], whether an episode's last step was one of success; None for tasks without that metric.
+    figures: metric of `AT_END` and `MEAN` -> [K].
     """
 
     qpos: np.ndarray
@@ -35,6 +39,7 @@ class Episodes(NamedTuple):
     memory: Any
     acting: np.ndarray
     success: np.ndarray | None = None
+    figures: Mapping[str, np.ndarray] = {}
 
     @property
     def returns(self) -> np.ndarray:
@@ -86,22 +91,25 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
             )
             out = jax.tree.map(lambda x: x[None], one)
         kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        return (kept, ended | stepped.terminated | stepped.truncated, memory), out
+        values = {name: jnp.where(ended, 0.0, kept.metrics[name]) for name in MEAN if name in kept.metrics}
+        return (kept, ended | stepped.terminated | stepped.truncated, memory), (out, (values, ~ended))
 
     @jax.jit
     def run(key: Any) -> Any:
         states = jax.vmap(env.reset)(jax.random.split(key, count))
         keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
         memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        (last, *_), out = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        (last, *_), (out, (values, counted)) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        return *out, last.metrics.get("success")
+        figures = {name: value.sum(0) / counted.sum(0) for name, value in values.items()}
+        figures |= {name: last.metrics[name] for name in AT_END if name in last.metrics}
+        return *out, last.metrics.get("success"), figures
 
-    qpos, features, reward, alive, memory, acting, success = jax.tree.map(np.asarray, _no_keys(run(key)))
+    qpos, features, reward, alive, memory, acting, success, figures = jax.tree.map(np.asarray, _no_keys(run(key)))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
-    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success)
+    return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success, figures)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -110,7 +118,11 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any."""
+    """Return and length of episodes, 95 % normal interval of the mean; what else there is.
+
+    That is reach (m), success, means of the figures, and, with torque and speed, SkillBench's `energy`: the product of
+    the two means, N m rad/s.
+    """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
     return {
@@ -121,7 +133,15 @@ def summary(found: Episodes) -> dict[str, float]:
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **({} if found.success is None else {"success": float(found.success.mean())}),
+        **_figures(found.figures),
     }
+
+
+def _figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
+    means = {name: float(values.mean()) for name, values in found.items()}
+    return means | (
+        {"energy": means["torque"] * means["joint_speed"]} if {"torque", "joint_speed"} <= set(means) else {}
+    )
 
 
 def reach(found: Episodes) -> np.ndarray:

@@ -18,5 +18,13 @@ def test_returns_lengths_and_success():
     assert found["return_low"] == found["return_high"] == pytest.approx(3.0)
 
 
+def test_figures_are_means_over_episodes_and_energy_the_product_of_two():
+    found = {"goal_error": np.array([0.1, 0.3]), "torque": np.array([10.0, 20.0]), "joint_speed": np.array([2.0, 4.0])}
+    summary = task_eval.summary(episodes(None)._replace(figures=found))
+    assert summary["goal_error"] == pytest.approx(0.2) and summary["torque"] == 15.0
+    assert summary["energy"] == 45.0 and "tilt" not in summary
+    assert "energy" not in task_eval.summary(episodes(None))
+
+
 def test_tasks_without_success_report_none():
     assert "success" not in task_eval.summary(episodes(None))

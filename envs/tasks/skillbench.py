@@ -236,9 +236,16 @@ def _task(robot: type[Humanoid], build: scenes.Build, name: str, row: Row) -> ty
         ("tolerance", float, row.tolerance),
     ]
     doc = f"Unitree {robot.name.upper()}: {row.doc} (SkillBench)"
-    own = {"name": f"{robot.name}_{name}", "doc": doc, "row": row, "build_of": build, "__module__": __name__}
-    bases = (SkillBench, robot)
-    return cast(type[Task], dataclasses.make_dataclass(own["name"], fields, bases=bases, namespace=own, frozen=True))
+    own: dict[str, Any] = {
+        "name": f"{robot.name}_{name}",
+        "doc": doc,
+        "row": row,
+        "build_of": build,
+        "__module__": __name__,
+    }
+    title = own["name"].title().replace("_", "")
+    made = dataclasses.make_dataclass(title, fields, bases=(SkillBench, robot), namespace=own, frozen=True)
+    return cast(type[Task], made)
 
 
 #: All tasks of both robots.
