@@ -28,6 +28,7 @@ NAMES = (
     "panda_push",
     "panda_pick_place",
     "panda_stack",
+    "panda_rearrange",
     "panda_drawer",
     "panda_scene",
     "panda_cube",

@@ -24,7 +24,7 @@ from repertoire.envs.tasks import (
     robots,
     skillbench,
 )
-from repertoire.envs.tasks.panda import cubes, drawer, place, reach
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -54,6 +54,7 @@ TASKS: dict[str, type[Task]] = {
         place.PandaPush,
         place.PandaPickPlace,
         place.PandaStack,
+        rearrange.PandaRearrange,
         drawer.PandaDrawer,
         drawer.PandaScene,
         cubes.PandaCube,

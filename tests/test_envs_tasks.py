@@ -19,7 +19,7 @@ from repertoire.errors import UserError
 ROBOTS = ("ant", "half_cheetah", "hopper", "walker2d", "humanoid", "point", "go2", "g1", "h1")
 #: Tasks on the arm -> the env whose skills they can use.
 ARM = {
-    **dict.fromkeys(("panda_push", "panda_pick_place", "panda_stack", "panda_scene", "panda_cube"), "panda_cube"),
+    **{f"panda_{task}": "panda_cube" for task in ("push", "pick_place", "stack", "rearrange", "scene", "cube")},
     **{name: name for name in ("panda_reach", "panda_drawer")},
 }
 #: Compile fast, run slowly: these programs run for a moment.

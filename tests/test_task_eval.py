@@ -1,8 +1,11 @@
 """What an evaluation of a task says of its episodes, by hand numbers."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repertoire.envs import registry
 from repertoire.scripts import task_eval
 
 
@@ -24,6 +27,17 @@ def test_figures_are_means_over_episodes_and_energy_the_product_of_two():
     assert summary["goal_error"] == pytest.approx(0.2) and summary["torque"] == 15.0
     assert summary["energy"] == 45.0 and "tilt" not in summary
     assert "energy" not in task_eval.summary(episodes(None))
+
+
+@pytest.mark.parametrize(("kind", "of"), [("MEAN", lambda d: d.mean(1)), ("AT_END", lambda d: d[:, -1])])
+def test_figures_follow_the_steps_of_each_episode(monkeypatch, kind, of):
+    """The point reports its distance from the origin, so its positions say what mean and end must be."""
+    monkeypatch.setattr(task_eval, kind, ("distance",))
+    env = registry.make("point", "native")
+    found = task_eval.episodes(env, lambda key, state: jnp.array([1.0, 0.5]), jax.random.key(0), 3, steps=6)
+    distance = np.linalg.norm(found.positions, axis=-1)
+    np.testing.assert_allclose(found.figures["distance"], of(distance), rtol=1e-5, atol=1e-6)
+    assert task_eval.summary(found)["distance"] == pytest.approx(of(distance).mean(), rel=1e-5)
 
 
 def test_tasks_without_success_report_none():
