@@ -235,17 +235,12 @@ def _task(robot: type[Humanoid], build: scenes.Build, name: str, row: Row) -> ty
         ("weights", Mapping[str, float], dataclasses.field(default_factory=lambda: dict(row.weights))),
         ("tolerance", float, row.tolerance),
     ]
-    doc = f"Unitree {robot.name.upper()}: {row.doc} (SkillBench)"
-    own: dict[str, Any] = {
-        "name": f"{robot.name}_{name}",
-        "doc": doc,
-        "row": row,
-        "build_of": build,
-        "__module__": __name__,
-    }
-    title = own["name"].title().replace("_", "")
-    made = dataclasses.make_dataclass(title, fields, bases=(SkillBench, robot), namespace=own, frozen=True)
-    return cast(type[Task], made)
+    full, doc = f"{robot.name}_{name}", f"Unitree {robot.name.upper()}: {row.doc} (SkillBench)"
+    own: dict[str, Any] = {"name": full, "doc": doc, "row": row, "build_of": build, "__module__": __name__}
+    title = full.title().replace("_", "")
+    return cast(
+        type[Task], dataclasses.make_dataclass(title, fields, bases=(SkillBench, robot), namespace=own, frozen=True)
+    )
 
 
 #: All tasks of both robots.

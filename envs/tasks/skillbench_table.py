@@ -62,7 +62,10 @@ def in_world(low: Any, high: Any) -> Draw:
 
 
 def beside(low: Any, high: Any, most: float = np.inf) -> Draw:
-    """Goals in a box around the object's start, no further than `most` to either side of the world."""
+    """Goals in a box around the object's start, no further than `most` to either side of the world.
+
+    The bound is ours: SkillBench also sends the cube over the edge of the table, and leaves the goal at its height.
+    """
 
     def draw(task: SkillBench, key: Array, place: Array) -> Array:
         goal = place + uniform(key, low, high)
