@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from repertoire.algos import distributions, networks
 from repertoire.algos.distributions import Distribution
 from repertoire.algos.types import Array, Metrics, Params
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, at_least_one, positive, unknown
 
 CRITICS, NORMALIZE = ("multi", "single"), ("advantages", "rewards", "none")
 
@@ -57,9 +57,7 @@ class PPOConfig:
     label: ClassVar[str] = "PPO"
 
     def __post_init__(self) -> None:
-        for name in ("envs", "rollout", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"algo.{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "algo", "envs", "rollout", "epochs", "minibatches")
         if (self.envs * self.rollout) % self.minibatches:
             raise UserError(
                 f"algo.envs * algo.rollout = {self.envs * self.rollout} must be a multiple of algo.minibatches = "
@@ -71,8 +69,7 @@ class PPOConfig:
             raise unknown("algo.critics", self.critics, CRITICS)
         if self.normalize not in NORMALIZE:
             raise unknown("algo.normalize", self.normalize, NORMALIZE)
-        if self.lr <= 0:
-            raise UserError(f"algo.lr must be positive, got {self.lr}")
+        positive(self, "algo", "lr")
 
 
 class ActorCritic(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from repertoire.algos import networks
 from repertoire.algos.distributions import TanhGaussian
 from repertoire.algos.types import Array, Metrics, Params
-from repertoire.errors import UserError
+from repertoire.errors import UserError, at_least_one, positive
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,8 @@ class SACConfig:
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        for name in ("envs", "rollout", "batch", "target_every", "objective_every", "ensemble"):
-            if getattr(self, name) < 1:
-                raise UserError(f"algo.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr_policy", "lr_q", "lr_alpha", "alpha"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"algo.{name} must be positive, got {getattr(self, name)}")
+        at_least_one(self, "algo", "envs", "rollout", "batch", "target_every", "objective_every", "ensemble")
+        positive(self, "algo", "lr_policy", "lr_q", "lr_alpha", "alpha")
         if not 0 < self.gamma <= 1 or not 0 < self.tau <= 1:
             raise UserError(f"algo.gamma and algo.tau must lie in (0, 1], got {self.gamma} and {self.tau}")
         steps = self.envs * self.rollout

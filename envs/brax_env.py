@@ -57,10 +57,15 @@ def wrap(env: Any, options: Options) -> ForeignEnv:
 
 def _see(state: Any) -> Seen:
     inner, nothing = state.pipeline_state, jnp.zeros(0)
+    return seen(state, getattr(inner, "q", nothing), getattr(inner, "qd", nothing))
+
+
+def seen(state: Any, qpos: Array, qvel: Array) -> Seen:
+    """What a state of Brax's form (obs, reward, done, metrics) shows, with the coordinates of its physics."""
     policy, critic = groups(state.obs)
     return Seen(
-        qpos=getattr(inner, "q", nothing),
-        qvel=getattr(inner, "qd", nothing),
+        qpos=qpos,
+        qvel=qvel,
         policy=policy,
         critic=critic,
         reward=jnp.asarray(state.reward, jnp.float32),

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from repertoire.envs.brax_env import groups, scalars
-from repertoire.envs.foreign import Foreign, ForeignEnv, Options, Seen
+from repertoire.envs.brax_env import seen
+from repertoire.envs.foreign import Foreign, ForeignEnv, Options
 from repertoire.errors import UserError, unknown
 
 
@@ -54,7 +53,7 @@ def wrap(env: Any, options: Options) -> ForeignEnv:
         name=f"playground:{options.id}",
         reset=env.reset,
         step=env.step,
-        see=_see,
+        see=lambda state: seen(state, state.data.qpos, state.data.qvel),
         action_size=int(env.action_size),
         dt=float(env.dt),
         physics_dt=float(env.sim_dt),
@@ -62,16 +61,3 @@ def wrap(env: Any, options: Options) -> ForeignEnv:
         model=env.mj_model,
     )
     return ForeignEnv(foreign, options)
-
-
-def _see(state: Any) -> Seen:
-    policy, critic = groups(state.obs)
-    return Seen(
-        qpos=state.data.qpos,
-        qvel=state.data.qvel,
-        policy=policy,
-        critic=critic,
-        reward=jnp.asarray(state.reward, jnp.float32),
-        done=jnp.asarray(state.done) > 0.5,
-        metrics=scalars(state.metrics),
-    )

@@ -82,6 +82,7 @@ def trajectories(
     labels: Sequence[str] | None = None,
     latents: np.ndarray | None = None,
     goals: np.ndarray | None = None,
+    walls: Sequence[tuple[float, float, float, float]] = (),
     title: str = "",
 ) -> Path:
     """Paths seen from above, in metres on equal axes; a dot marks each end.
@@ -90,6 +91,7 @@ def trajectories(
       path: PNG to write. xy: [K, T, 2] positions, m; NaN where a motion had ended.
       labels: one per path (or one per group of equal names), shown in a legend.
       latents: [K, D], colours the paths by `latent_colours`. goals: [G, 2] drawn as crosses, m.
+      walls: boxes (x, y, half-width in x, half-width in y) that bound the paths, m.
 
     Raises:
       UserError: wrong shape, disk full or read-only.
@@ -97,10 +99,15 @@ def trajectories(
     xy = np.asarray(xy, float)
     if xy.ndim != 3 or xy.shape[2] != 2 or not xy.shape[0]:
         raise UserError(f"trajectories wants xy [K, T, 2], got {list(xy.shape)}")
+    from matplotlib.patches import Rectangle
+
     figure = figure_of(5.2, 5.2)
     axes = figure.add_subplot()
     _clean(axes)
     _draw_paths(axes, xy, _path_colours(len(xy), labels, latents), labels)
+    for x, y, half_x, half_y in walls:
+        box = (x - half_x, y - half_y)
+        axes.add_patch(Rectangle(box, 2 * half_x, 2 * half_y, facecolor=GRID, edgecolor="none", zorder=1))
     if goals is not None:
         axes.plot(*np.asarray(goals, float).T, "x", color=INK, ms=9, mew=2, zorder=4)
     axes.set_aspect("equal", adjustable="datalim")

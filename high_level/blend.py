@@ -19,7 +19,7 @@ import numpy as np
 
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, positive, unknown
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.skill import Skill
@@ -55,9 +55,7 @@ class BlendConfig:
             raise unknown("controller.combine", self.combine, COMBINE)
         if self.squash not in SQUASH:
             raise unknown("controller.squash", self.squash, SQUASH)
-        for name in ("limit", "sharpness", "std"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"controller.{name} must be positive, got {getattr(self, name)}")
+        positive(self, "controller", "limit", "sharpness", "std")
         if not 0 <= self.residual <= 1:
             raise UserError(f"controller.residual must lie in [0, 1], got {self.residual}")
 

@@ -13,7 +13,7 @@ import optax
 from repertoire.algos import networks, normalize
 from repertoire.algos.types import Array, Params
 from repertoire.envs.types import State
-from repertoire.errors import UserError
+from repertoire.errors import UserError, at_least_one
 from repertoire.high_level.dynamics import ACTIVATION, Dynamics, normalized_inputs
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.space import space_of
@@ -43,9 +43,7 @@ class DynamicsConfig:
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("members", "updates", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"controller.dynamics.{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "controller.dynamics", "members", "updates", "batch")
         if not 0 < self.held_out < 1:
             raise UserError(f"controller.dynamics.held_out must lie between 0 and 1, got {self.held_out}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.tree_util import Partial
 
 from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
@@ -27,7 +28,15 @@ class StatefulRule(NamedTuple):
 
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
-    return StatefulRule(lambda key, state: (), lambda key, state, memory: (rule(key, state), memory))
+    return StatefulRule(_forget, Partial(_recall, rule if isinstance(rule, Partial) else Partial(rule)))
+
+
+def _forget(key: Array, state: State) -> tuple[()]:
+    return ()
+
+
+def _recall(rule: Rule, key: Array, state: State, memory: Any) -> tuple[Array, Any]:
+    return rule(key, state), memory
 
 
 def position_index(spec: EnvSpec) -> np.ndarray:

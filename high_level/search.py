@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from repertoire.algos.types import Array
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, at_least_one, positive, unknown
 
 #: Stands for a cost that is not finite: such a candidate is never chosen while another is.
 WORST = 1e9
@@ -43,12 +43,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.method not in WEIGHTS:
             raise unknown("search method", self.method, WEIGHTS)
-        for name in ("horizon", "candidates", "iterations", "elites"):
-            if getattr(self, name) < 1:
-                raise UserError(f"controller.search.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("temperature", "std"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"controller.search.{name} must be above 0, got {getattr(self, name)}")
+        at_least_one(self, "controller.search", "horizon", "candidates", "iterations", "elites")
+        positive(self, "controller.search", "temperature", "std")
         if not 0 <= self.correlation < 1:
             raise UserError(f"controller.search.correlation must lie in 0 .. 1, got {self.correlation}")
         if self.elites > self.candidates:

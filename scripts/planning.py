@@ -51,7 +51,7 @@ def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
         write_json(done.path / "evaluation.json", found := measure(done, ready, count, seed=1000))
         draw(done, ready, min(count, 8), seed=2000)
         done.mark_done(updates=0)
-        print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
+        print(task_eval.told(found))
     finally:
         done.close()
     return done

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from repertoire.envs.tasks.maze import Walled
 from repertoire.experiment import matrices, plots, video
 from repertoire.experiment.run_dir import RunDir
 from repertoire.experiment.strip import Strip
@@ -20,7 +21,7 @@ from repertoire.scripts.task_eval import Episodes
 def draw(run_dir: RunDir, env: Any, found: Episodes, what: str, suffix: str = "") -> None:
     """Plots and, where the config asks for it, a video of episodes of `what`; `suffix` of the file names."""
     title = f"{run_dir.name}: {what}, {len(found.qpos)} episodes"
-    path_plot(run_dir.plots / f"paths{suffix}.png", found, title)
+    path_plot(run_dir.plots / f"paths{suffix}.png", env, found, title)
     strip = strip_of(env, found)
     if strip:
         matrices.timeline(run_dir.plots / f"acting{suffix}.png", strip, title=f"{run_dir.name}: {what}, first episode")
@@ -41,8 +42,7 @@ def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None
     low, length = getattr(env, "env", env), _length(found)
 
     def markers(t: int) -> list[Any]:
-        memory = jax.tree.map(lambda x: x[0, min(t, length - 1)], found.memory)
-        return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[0, t]))))
+        return _markers(low, found, 0, min(t, length - 1))
 
     return video.try_video(
         path,
@@ -57,8 +57,13 @@ def task_video(path: Path, env: Any, found: Episodes, note: Callable[[str], None
     )
 
 
-def _length(found: Episodes) -> int:
-    return max(int(found.alive[0].sum()), 1)
+def _markers(low: Any, found: Episodes, episode: int, t: int) -> list[Any]:
+    memory = jax.tree.map(lambda x: x[episode, t], found.memory)
+    return list(low.task.markers(SimpleNamespace(memory=memory, data=SimpleNamespace(qpos=found.qpos[episode, t]))))
+
+
+def _length(found: Episodes, episode: int = 0) -> int:
+    return max(int(found.alive[episode].sum()), 1)
 
 
 def _camera(task: Any, positions: np.ndarray, marks: list[Any]) -> dict[str, Any]:
@@ -71,9 +76,11 @@ def _camera(task: Any, positions: np.ndarray, marks: list[Any]) -> dict[str, Any
     return {"camera": "overview", "bounds": (x0, y0, x1, y1), "width": 640, "height": 480}
 
 
-def path_plot(path: Path, found: Episodes, title: str) -> Path | None:
-    """x-y paths of episodes, NaN after their end."""
+def path_plot(path: Path, env: Any, found: Episodes, title: str) -> Path | None:
+    """x-y paths of episodes, NaN after their end, with the walls of a maze and the goals that were left at the end."""
     if found.positions.shape[-1] < 2:
         return None
-    xy = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12]
-    return plots.trajectories(path, xy, title=title)
+    xy, low = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12], getattr(env, "env", env)
+    marks = [m[0][:2] for k in range(len(xy)) for m in _markers(low, found, k, _length(found, k) - 1)]
+    walls = low.task.walls() if isinstance(getattr(low, "task", None), Walled) else ()
+    return plots.trajectories(path, xy, title=title, walls=walls, goals=np.asarray(marks) if marks else None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
@@ -49,8 +51,18 @@ class Episodes(NamedTuple):
 
 def trained(learner: AnyLearner, state: Any) -> Rule:
     """Deterministic policy of a training state (one seed)."""
-    nets, stats, params = learner.nets, state.obs_stats["policy"], state.params["policy"]["net"]
-    return lambda key, s: nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
+    return Partial(_acting(learner), state.obs_stats["policy"], state.params["policy"]["net"])
+
+
+@functools.lru_cache(maxsize=2)
+def _acting(learner: AnyLearner) -> Callable[..., Any]:
+    """One function for all states of a learner, so that `episodes` compiles once for all of them."""
+    nets = learner.nets
+
+    def act(stats: Any, params: Any, key: Any, s: Any) -> Any:
+        return nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
+
+    return act
 
 
 def zero(learner: AnyLearner) -> Rule:
@@ -69,47 +81,59 @@ def random(learner: AnyLearner) -> Rule:
 
 
 def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: int | None = None) -> Episodes:
-    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked."""
+    """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked.
+
+    Compiled once for rules that are the same `jax.tree_util.Partial` but for their arrays.
+    """
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
-
-    def step(carry: Any, key: Any) -> Any:
-        states, ended, memory = carry
-        actions, memory = jax.vmap(stateful.step)(jax.random.split(key, count), states, memory)
-        if isinstance(env, MacroEnv):
-            stepped, trace = jax.vmap(env.trace)(states, actions)
-            row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)  # [k, K, ...]
-            out = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
-        else:
-            stepped = jax.vmap(env.step)(states, actions)
-            one = (
-                stepped.data.qpos,
-                stepped.obs["features"],
-                stepped.reward,
-                ~ended,
-                stepped.memory,
-                jnp.zeros((count, 0)),
-            )
-            out = jax.tree.map(lambda x: x[None], one)
-        kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-        values = {name: jnp.where(ended, 0.0, kept.metrics[name]) for name in MEAN if name in kept.metrics}
-        return (kept, ended | stepped.terminated | stepped.truncated, memory), (out, (values, ~ended))
-
-    @jax.jit
-    def run(key: Any) -> Any:
-        states = jax.vmap(env.reset)(jax.random.split(key, count))
-        keys = jax.random.split(jax.random.fold_in(key, 1), steps or env.spec.episode_length)
-        memory = jax.vmap(stateful.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
-        (last, *_), (out, (values, counted)) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
-        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        figures = {name: value.sum(0) / counted.sum(0) for name, value in values.items()}
-        figures |= {name: last.metrics[name] for name in AT_END if name in last.metrics}
-        return *out, last.metrics.get("success"), figures
-
-    qpos, features, reward, alive, memory, acting, success, figures = jax.tree.map(np.asarray, _no_keys(run(key)))
+    play = _player(env, count, steps or env.spec.episode_length)
+    qpos, features, reward, alive, memory, acting, success, figures = jax.tree.map(np.asarray, play(stateful, key))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
     return Episodes(qpos, features[..., index], np.where(alive, reward, 0.0), alive, memory, acting, success, figures)
+
+
+@functools.lru_cache(maxsize=4)
+def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], Any]:
+    """(rule, key) -> the fields of `Episodes`, jitted; parts of the rule that are no `Partial` are compiled in."""
+
+    @jax.jit
+    def run(rule: StatefulRule, key: Any) -> Any:
+        def step(carry: Any, key: Any) -> Any:
+            states, ended, memory = carry
+            actions, memory = jax.vmap(rule.step)(jax.random.split(key, count), states, memory)
+            stepped, row = _stepped(env, states, actions, ended)
+            kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
+            values = {name: jnp.where(ended, 0.0, kept.metrics[name]) for name in MEAN if name in kept.metrics}
+            return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, (values, ~ended))
+
+        states = jax.vmap(env.reset)(jax.random.split(key, count))
+        keys = jax.random.split(jax.random.fold_in(key, 1), steps)
+        memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
+        (last, *_), (out, (values, counted)) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
+        out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
+        figures = {name: value.sum(0) / counted.sum(0) for name, value in values.items()}
+        figures |= {name: last.metrics[name] for name in AT_END if name in last.metrics}
+        return _no_keys((*out, last.metrics.get("success"), figures))
+
+    return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
+
+
+def _partial(rule: Any) -> Partial:
+    return rule if isinstance(rule, Partial) else Partial(rule)
+
+
+def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Next states, and what `Episodes` keeps of each control step on the way there, [k, K, ...]."""
+    if isinstance(env, MacroEnv):
+        stepped, trace = jax.vmap(env.trace)(states, actions)
+        row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)
+        return stepped, (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
+    s = jax.vmap(env.step)(states, actions)
+    nobody = jnp.zeros((len(ended), 0))
+    row = (s.data.qpos, s.obs["features"], s.reward, ~ended, s.memory, nobody)
+    return s, jax.tree.map(lambda x: x[None], row)
 
 
 def _no_keys(tree: Any) -> Any:
@@ -165,6 +189,11 @@ def table(
         if other != name:
             rules[other] = summary(episodes(env, rule, key, count, steps))
     return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """One line of `table`."""
+    return "evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items())
 
 
 def baselines(learner: AnyLearner) -> dict[str, Rule]:

@@ -48,7 +48,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     found = measure(run_dir, learner, state)
     write_json(run_dir.path / "evaluation.json", found)
     draw(run_dir, learner, state)
-    print("evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items()))
+    print(task_eval.told(found))
     return found
 
 

@@ -159,6 +159,8 @@ def test_plots_are_not_blank(tmp_path):
     z = np.eye(6)
     a = plots.trajectories(tmp_path / "p" / "a.png", xy, latents=z, goals=np.zeros((1, 2)))
     b = plots.trajectories(tmp_path / "b.png", xy, labels=["x", "x", "y", "y", "z", "z"])
+    walled = plots.trajectories(tmp_path / "w.png", xy, latents=z, walls=[(0.0, 0.0, 3.0, 3.0)])
+    assert ink(walled) > ink(a) + 0.02
     x = np.arange(5)
     series = plots.seed_series("run", x, np.stack([x, x + 2.0], 1))
     np.testing.assert_array_equal(series.y, x + 1)

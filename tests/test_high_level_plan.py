@@ -85,7 +85,7 @@ def test_the_best_is_the_best_of_all_iterations():
         ({"method": "cme"}, "did you mean 'cem'"),
         ({"horizon": 0}, r"controller\.search\.horizon must be at least 1"),
         ({"elites": 100}, "must be at most candidates=64"),
-        ({"temperature": 0.0}, r"search\.temperature must be above 0"),
+        ({"temperature": 0.0}, r"search\.temperature must be positive"),
     ],
 )
 def test_impossible_searches_are_named(options, message):

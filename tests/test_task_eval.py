@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from repertoire.envs import registry
 from repertoire.scripts import task_eval
@@ -42,3 +43,18 @@ def test_figures_follow_the_steps_of_each_episode(monkeypatch, kind, of):
 
 def test_tasks_without_success_report_none():
     assert "success" not in task_eval.summary(episodes(None))
+
+
+def test_rules_that_differ_in_numbers_alone_compile_once():
+    env, traced = registry.make("point"), []
+
+    def act(wanted, key, state):
+        traced.append(1)
+        return wanted
+
+    right, left = (
+        task_eval.episodes(env, Partial(act, jnp.array([x, 0.0])), jax.random.key(0), 2, steps=5) for x in (1.0, -1.0)
+    )
+    assert len(traced) == 1
+    assert task_eval.reach(right) == pytest.approx(task_eval.reach(left), rel=0.2)
+    assert (right.positions[:, -1, 0] > left.positions[:, -1, 0]).all()
