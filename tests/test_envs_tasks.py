@@ -54,7 +54,7 @@ def _later(name):
     return pytest.param(name, marks=pytest.mark.slow if row else ())
 
 
-@pytest.mark.parametrize("name", map(_later, registry.TASKS))
+@pytest.mark.parametrize("name", [_later(name) for name in registry.TASKS])
 def test_every_env_steps_natively_as_declared(name):
     env = registry.make(name, "native", episode_length=3)
     actions = jax.random.uniform(jax.random.key(1), (3, env.spec.action_size), minval=-1, maxval=1)
