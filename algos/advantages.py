@@ -41,7 +41,12 @@ def channel_gae(
 LOUD = 20.0
 
 
-def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool = True) -> Array:
+def loudest(gamma: float, lam: float) -> float:
+    """Multiple of a channel's reward that its advantages may reach: `LOUD`, more where they see further."""
+    return max(LOUD, 1.2 / (1.0 - gamma * lam)) if gamma * lam < 1.0 else float("inf")
+
+
+def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool = True, loud: float = LOUD) -> Array:
     """Policy advantage [...] from channel advantages, weights and rewards, all [..., C].
 
     Per channel: each is normalised over the batch before the weighted sum, the multi-critic rule of SLIM (arXiv
@@ -54,7 +59,7 @@ def combine(advantages: Array, weights: Array, rewards: Array, per_channel: bool
     axes = tuple(range(advantages.ndim - 1))
     signal = jnp.sqrt(jnp.mean(jnp.square(rewards), axes))
     alone = advantages.shape[-1] == 1  # then there is nothing that noise could drown
-    heard = (advantages.std(axes) <= LOUD * signal) | alone
+    heard = (advantages.std(axes) <= loud * signal) | alone
     return jnp.sum(jnp.where(heard, standardize(advantages), 0.0) * weights, axis=-1)
 
 

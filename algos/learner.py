@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from repertoire.algos import acting, mirroring, normalize, ppo, rollout
-from repertoire.algos.advantages import channel_gae, combine
+from repertoire.algos.advantages import channel_gae, combine, loudest
 from repertoire.algos.signals import Signals, TaskChannel
 from repertoire.algos.types import Array, Metrics, Objective, Params, TrainState, Transition
 
@@ -167,7 +167,7 @@ class Learner:
         advantages = channel_gae(rewards, values, next_values, batch.terminated, batch.cut, cfg.gamma, cfg.lam)
         returns = advantages + values
         scale = _running(state.return_scale, _rms(returns), state.update)
-        combined = combine(advantages, weights, rewards, cfg.normalize == "advantages")
+        combined = combine(advantages, weights, rewards, cfg.normalize == "advantages", loudest(cfg.gamma, cfg.lam))
         return combined, returns / scale, (reward_scale, scale)
 
     def _epochs(self, state: TrainState, data: Any, key: Array) -> tuple[TrainState, Metrics]:

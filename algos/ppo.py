@@ -69,7 +69,9 @@ class PPOConfig:
             raise unknown("algo.critics", self.critics, CRITICS)
         if self.normalize not in NORMALIZE:
             raise unknown("algo.normalize", self.normalize, NORMALIZE)
-        positive(self, "algo", "lr")
+        positive(self, "algo", "lr", "clip", "max_grad_norm")
+        if self.target_kl < 0 or (self.target_kl and self.lr_final != 1):
+            raise UserError("algo.target_kl must be at least 0, and needs algo.lr_final=1: it sets the rate itself")
 
 
 class ActorCritic(NamedTuple):

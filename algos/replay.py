@@ -86,8 +86,8 @@ class Packer:
             for s in slices:
                 key = (s, group if s.noise else "")  # two readings of a noisy sensor differ
                 if key not in start:
-                    start[key], width = width, width + s.size
-                parts.append(np.arange(start[key], start[key] + s.size))
+                    start[key], width = width, width + s.width
+                parts.append(np.arange(start[key], start[key] + s.width))
             self._columns[group] = np.concatenate(parts) if parts else np.zeros(0, int)
         self.width = width
 

@@ -136,9 +136,10 @@ class SACLearner:
         learned = Learned(state.params, state.target, state.opt_state, state.objective, state.objective_opt)
 
         def train(learned: Learned) -> tuple[Learned, Metrics]:
-            todo = (jax.random.split(key, steps), jnp.arange(steps))
+            behind = (state.update - 1) * steps  # counted over updates, or a period longer than one would never end
+            todo = (jax.random.split(key, steps), behind + jnp.arange(steps))
             learned, (metrics, found) = jax.lax.scan(lambda had, s: self._gradient_step(had, state, *s), learned, todo)
-            learnt = -(-steps // self.config.objective_every)
+            learnt = jnp.maximum((todo[1] % self.config.objective_every == 0).sum(), 1)
             return learned, jax.tree.map(jnp.mean, metrics) | jax.tree.map(lambda x: x.sum(0) / learnt, found)
 
         def skip(learned: Learned) -> tuple[Learned, Metrics]:

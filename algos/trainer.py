@@ -41,8 +41,19 @@ def programs(learner: AnyLearner, seeds: int = 1) -> Programs:
     return Programs(
         jax.jit(lift(learner.init)),
         jax.jit(lift(learner.collect), donate_argnums=0),
-        jax.jit(lift(learner.update), donate_argnums=0),
+        jax.jit(lift(_checked(learner.update)), donate_argnums=0),
     )
+
+
+def _checked(update: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """`update` with the metric `finite`: whether the parameters that it leaves behind are all numbers."""
+
+    def run(state: Any, batch: Any) -> tuple[Any, Any]:
+        state, metrics = update(state, batch)
+        leaves = jax.tree.leaves((state.params, state.objective))
+        return state, {**metrics, "finite": jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()}
+
+    return run
 
 
 def seed_keys(seed: int, seeds: int = 1) -> Array:
@@ -58,7 +69,7 @@ def train(compiled: Programs, state: RunState, updates: int, hold: int = 1) -> I
     and hierarchical runs compare.
 
     The yielded state is donated to the next iteration: use it (save, evaluate) before asking for the next event.
-    Raises FloatingPointError when a loss is no longer finite; the state before it was yielded.
+    Raises FloatingPointError when a loss or a parameter is no longer finite; the state before it was yielded.
     """
     done = int(np.max(np.asarray(state.update)))
     while done < updates:
@@ -67,8 +78,8 @@ def train(compiled: Programs, state: RunState, updates: int, hold: int = 1) -> I
         state, metrics = compiled.update(state, batch)
         done += 1
         host = {k: _host(v) for k, v in {**env_metrics, **metrics}.items()}
-        if not np.isfinite(np.asarray(host["loss/value"])).all():
-            raise FloatingPointError(f"the loss is no longer finite at update {done}")
+        if not (np.isfinite(np.asarray(host["loss/value"])).all() and np.all(host.pop("finite"))):
+            raise FloatingPointError(f"a loss or a parameter is no longer finite at update {done}")
         yield Event(done, done * per_seed, host, state)
 
 

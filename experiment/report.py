@@ -16,6 +16,7 @@ from repertoire.experiment.files import read_json
 from repertoire.experiment.run_dir import RunDir, flatten
 
 _MAX_PANELS = 18
+_FIRST = ("eval/", "env/reward", "reward/")  # of the metrics: what was achieved, then what was earned
 _CENTRES = ("mean", "iqm", "gap")  # how an estimate with an interval may be called
 _CARDS = ("card.md", "card.txt", "CARD.md")
 
@@ -151,6 +152,7 @@ def _evaluation(run: RunDir) -> str:
 
 def _learning(runs: Sequence[RunDir], data: Sequence[dict[str, np.ndarray]]) -> str:
     names = [n for n in dict.fromkeys(n for d in data for n in d) if n not in ("update", "env_steps", "seconds")]
+    names.sort(key=lambda name: next((i for i, group in enumerate(_FIRST) if name.startswith(group)), len(_FIRST)))
     panels = {}
     for name in names[:_MAX_PANELS]:
         have = [(r, d) for r, d in zip(runs, data, strict=True) if name in d]
@@ -160,7 +162,7 @@ def _learning(runs: Sequence[RunDir], data: Sequence[dict[str, np.ndarray]]) -> 
     with tempfile.TemporaryDirectory() as tmp:
         png = plots.curves(Path(tmp) / "curves.png", panels).read_bytes()
     note = "Over env steps. With several seeds: mean, and a band from the lowest to the highest."
-    left = f" The first {_MAX_PANELS} of {len(names)} metrics." if len(names) > _MAX_PANELS else ""
+    left = f" {_MAX_PANELS} of {len(names)} metrics." if len(names) > _MAX_PANELS else ""
     return f'{embed.image(png, "learning curves", "wide")}<p class="note">{note}{left}</p>'
 
 

@@ -84,7 +84,8 @@ class MacroEnv:
             stepped = self.env.step(before, low_action)
             reward = jnp.where(alive, stepped.reward, 0.0)
             merged = stepped.replace(
-                reward=before.reward + self.gamma**i * reward, metrics=_accumulate(before.metrics, stepped.metrics)
+                reward=before.reward + self.gamma**i * reward,
+                metrics=_accumulate(before.metrics, stepped.metrics, self.gamma**i),
             )
             after = tree_where(alive, merged, before)
             seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
@@ -100,7 +101,12 @@ class MacroEnv:
         return {OWN + k: v for k, v in own.items()}
 
 
-def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array]) -> dict[str, Array]:
-    """Reward terms and divergence counts add up over a macro step; other metrics keep their last value."""
-    summed = {k: k.startswith("reward/") or k == "diverged" for k in step}
-    return {k: total[k] + v if summed[k] else v for k, v in step.items()}
+def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array], discount: Array) -> dict[str, Array]:
+    """Reward terms add up discounted, as the reward does; divergences are counted; of others the last value stays."""
+
+    def one(name: str, value: Array) -> Array:
+        if name.startswith("reward/"):
+            return total[name] + discount * value
+        return total[name] + value if name == "diverged" else value
+
+    return {k: one(k, v) for k, v in step.items()}

@@ -32,12 +32,20 @@ from repertoire.skills.objectives import registry as objectives
 
 Config = Mapping[str, Any]
 
+#: Types of settings, in words.
+_PLAIN: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 #: `algo.name` -> settings and learner.
 ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACConfig, SACLearner)}
 
 
 def prepare(config: Config) -> None:
-    """Numerics and the compilation cache, before anything is compiled."""
+    """Types of what every run has, numerics and the compilation cache, before anything is compiled."""
+    for name in ("seed", "num_seeds", "checkpoint_every", "eval_every"):
+        if name in config:
+            typed(name, config[name], int)
+    steps = config.get("total_steps", 1)
+    if isinstance(steps, bool) or not isinstance(steps, int | float) or steps != int(steps):
+        raise UserError(f"total_steps must be a whole number, got {steps!r}")
     precision = str(config.get("matmul_precision", "highest"))
     allowed = ("default", "high", "highest")
     if precision not in allowed:
@@ -61,18 +69,16 @@ def dataclass_of(cls: type, values: Config, kind: str) -> Any:
 
 def typed(name: str, value: Any, hint: Any) -> Any:
     """`value` of setting `name`, as `hint`. Raises `UserError` for another type."""
+    listed = typing.get_origin(hint) is tuple
+    if listed != isinstance(value, list | tuple) and (listed or hint in _PLAIN):
+        raise UserError(f"{name} must be {'a list' if listed else _PLAIN[hint]}, got {value!r}")
     if isinstance(value, list):
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = hint in (int, float, bool, str)
-    if plain and type(value) is not hint and not (hint is float and isinstance(value, float)):
-        raise UserError(f"{name} must be {_article(hint)}, got {value!r}")
+    if hint in _PLAIN and type(value) is not hint and not (hint is float and isinstance(value, float)):
+        raise UserError(f"{name} must be {_PLAIN[hint]}, got {value!r}")
     return value
-
-
-def _article(hint: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint]
 
 
 def env_of(config: Config) -> Any:
@@ -116,9 +122,15 @@ def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]
     if seen is not None:
         _check_features(env, seen)
     if "layout" in objectives.fields(name):
-        sizes = {s.name: s.size for s in env.spec.obs.groups["features"]}
+        sizes = {s.name: s.width for s in env.spec.obs.groups["features"]}
         options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
-    return objectives.make(name, **options), seen
+    return objectives.make(name, **_typed_options(name, options)), seen
+
+
+def _typed_options(name: str, options: Config) -> dict[str, Any]:
+    """`options` of objective `name`, those of known types checked."""
+    hints = {**objectives.hints(name), "skills": int, "hold": int}
+    return {k: typed(f"objective.{k}", v, hints[k]) if k in hints and v is not None else v for k, v in options.items()}
 
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:

@@ -18,12 +18,14 @@ from repertoire.errors import UserError, unknown
 from repertoire.experiment import comparison
 from repertoire.experiment.console import human
 from repertoire.experiment.files import read_json, write_json
-from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import cli, config
+from repertoire.experiment.run_dir import RunDir, first_difference
+from repertoire.scripts import build, cli, config
 from repertoire.skills import statistics
 
 #: Verbs whose runs can be compared.
 VERBS = ("train", "train-skills", "train-controller")
+#: Settings that change nothing in a table, and those that are compared on their own.
+UNSEEN = ("run_dir", "name", "logging", "video", "checkpoint_every", "total_steps")
 
 
 class Job(NamedTuple):
@@ -35,6 +37,7 @@ class Job(NamedTuple):
     verb: str
     steps: int
     args: tuple[str, ...]
+    config: Mapping[str, Any]
 
 
 class Arm(NamedTuple):
@@ -96,6 +99,7 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
 
 def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     """`told` of the config. Raises `UserError` for what is no arm."""
+    told = [told] if isinstance(told, str) else told
     row = dict(told) if isinstance(told, Mapping) else {"settings": told}
     for key in row:
         if key not in Arm._fields:
@@ -115,8 +119,8 @@ def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
     args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
     args += [f"run_dir={path}", f"library={_library(cfg)}"]
     args += [f"name={env}-{name}"] if arm.verb != "train" else []
-    config.compose(arm.verb.replace("-", "_"), args)
-    return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args))
+    resolved = config.compose(arm.verb.replace("-", "_"), args)
+    return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args), resolved)
 
 
 def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
@@ -130,7 +134,9 @@ def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
         for i, reference in enumerate(read_json(job.path / "done.json")["skills"]):
             path = job.path.parent / f"{task}-{reference.replace('@', '-v')}"
             args = [*_controller_args(cfg, task, reference, int(cfg["seed"]) + i), f"run_dir={path}"]
-            found.append(Job(job.env, job.arm, path, "train-controller", int(cfg["downstream_steps"]), tuple(args)))
+            resolved = config.compose("train_controller", args)
+            steps = int(cfg["downstream_steps"])
+            found.append(Job(job.env, job.arm, path, "train-controller", steps, tuple(args), resolved))
     return found
 
 
@@ -154,12 +160,18 @@ def _library(cfg: Mapping[str, Any]) -> str:
 
 
 def finished(job: Job) -> bool:
-    """Whether the run is there, evaluated, as long as asked for, and of the same seeds."""
-    if not (job.path / "done.json").exists() or not (job.path / "evaluation.json").exists():
+    """Whether the run is there, evaluated and as long as asked for. Raises `UserError` for a run of other settings."""
+    if not (job.path / "manifest.json").exists():
         return False
-    config = RunDir.open(job.path).config
-    wanted = dict(arg.split("=", 1) for arg in job.args if arg.startswith(("seed=", "num_seeds=")))
-    return int(config["total_steps"]) >= job.steps and all(int(config[k]) == int(v) for k, v in wanted.items())
+    made = RunDir.open(job.path).config
+    difference = first_difference(made, build.pinned(job.config, job.verb), UNSEEN)
+    if int(made["total_steps"]) > job.steps:
+        difference = ("total_steps", made["total_steps"], job.steps)
+    if difference:
+        key, was, now = difference
+        raise UserError(f"{job.path} was made with {key}={was}, now {key}={now}: use another out= or remove it")
+    ended = (job.path / "done.json").exists() and (job.path / "evaluation.json").exists()
+    return ended and int(made["total_steps"]) == job.steps
 
 
 def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:

@@ -16,6 +16,8 @@ ALIASES = {"task": "env", "launcher": "hydra/launcher", "model": "env.file", "id
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by what they configure, not by Hydra.
 OPEN = ("env.", "objective.", "channels.", "downstream.")
+#: `key=a,b`, but no list and no call.
+_SWEEP = re.compile(r"^([^=]+=)([^,\[\]()]+),.*$")
 GROUPS = ("env", "algo", "objective", "controller", "comparison", "preset")
 
 
@@ -84,15 +86,33 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
     import hydra
     from omegaconf import OmegaConf
 
-    first = [re.sub(r"^([^=]+=)([^,\[\]()]+),.*$", r"\1\2", o) for o in overrides]
+    first = [_SWEEP.sub(r"\1\2", o) for o in overrides]
     compose(name, [o for o in first if not o.startswith("launcher=")])  # bad input fails here, before any job
     sys.argv = [sys.argv[0], "-m", *[translate(o) for o in overrides], "hydra.output_subdir=null"]
 
+    swept = {ALIASES.get(key, key) for key in (o.partition("=")[0] for o in overrides if _SWEEP.match(o))}
+
     def job(config: Any) -> None:
-        run(dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))  # type: ignore[arg-type]
+        resolved = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+        run(resolved | _own_names(resolved, swept))
 
     job.__module__ = "repertoire.scripts.config"
     hydra.main(version_base="1.3", config_path="pkg://repertoire.configs", config_name=name)(job)()
+
+
+def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
+    """Run directory and library name of a job of a sweep, where the default ones do not tell it from others."""
+    from hydra.core.hydra_config import HydraConfig
+
+    what = (config.get("objective") or {}).get("name") or (config.get("controller") or {}).get("kind")
+    parts, pairs = [], (o.lstrip("+").partition("=")[::2] for o in HydraConfig.get().overrides.task)
+    for key, value in pairs:
+        if key in swept and key not in ("env", "seed") and value != what:
+            parts.append(re.sub(r"[^A-Za-z0-9_.-]+", "_", value if key == "objective" else f"{key}={value}"))
+    marks = [*parts, f"s{config['seed']}"] if parts or "seed" in swept else []
+    name = "-".join([config["env"]["name"], *([what] if what else []), *marks])
+    found = {"run_dir": f"runs/{name}"} if parts and config["run_dir"] is None else {}
+    return found | ({"name": name} if marks and config.get("name", "") is None else {})
 
 
 def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserError:

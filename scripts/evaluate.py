@@ -1,4 +1,4 @@
-"""`evaluate`: deterministic evaluation of a run, from its directory alone; writes evaluation.json."""
+"""`evaluate`: deterministic evaluation of a run, from its directory alone; writes evaluation.json into it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, planning, skill_eval, train, train_skills
+from repertoire.skills import metrics
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -18,18 +19,19 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Evaluate `run=` and print the figures."""
-    if cfg["rollouts"] < 2:
+    if cfg["rollouts"] is not None and cfg["rollouts"] < 2:
         raise UserError(f"rollouts must be at least 2, got {cfg['rollouts']}")
     if cfg["steps"] is not None and cfg["steps"] < 1:
         raise UserError(f"steps must be at least 1, got {cfg['steps']}")
     opened = RunDir.open(cfg["run"])
+    cfg = {**cfg, "rollouts": cfg["rollouts"] or usual_rollouts(opened)}
     if planning.is_planned(opened.config):
         found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"], cfg["steps"])
     else:
         opened, learner, state = load(cfg)
         measured = _skills if opened.kind == "train-skills" else _policy
         found = measured(opened, learner, state, cfg)
-    write_json(opened.path / "evaluation.json", found)
+    write_json(path := opened.path / _file(cfg, opened), found)
     for key, value in found.items():
         if not isinstance(value, list | dict):
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -39,8 +41,22 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
         more += f"  success {row['success']:.3f}" if "success" in row else ""
         more += f"  error {row['goal_error']:.4g}" if "goal_error" in row else ""
         print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{more}")
-    print(f"written: {opened.path / 'evaluation.json'}")
+    print(f"written: {path}")
     return found
+
+
+def _file(cfg: dict[str, Any], opened: RunDir) -> str:
+    """`evaluation.json` is of the protocol that training ends with, or tables would mix; others are kept beside it."""
+    usual = {"rollouts": usual_rollouts(opened), "seed": 1000, "steps": None}
+    parts = [f"{k}{cfg[k]}" for k, v in usual.items() if cfg[k] not in (v, None)]
+    return "-".join(["evaluation", *parts]) + ".json"
+
+
+def usual_rollouts(opened: RunDir) -> int:
+    """How many rollouts the evaluation at the end of a run has."""
+    if planning.is_planned(opened.config):
+        return int(opened.config["controller"]["episodes"])
+    return metrics.ROLLOUTS if opened.kind == "train-skills" else train.EPISODES
 
 
 def load(cfg: dict[str, Any]) -> tuple[RunDir, Any, Any]:

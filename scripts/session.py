@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +23,6 @@ Evaluate = Callable[[int, Any], Mapping[str, Any]]
 #: What the live table shows, where present.
 SHOWN = (
     "env/reward",
-    "reward/metra",
-    "reward/diayn",
     "eval/coverage_cells",
     "eval/reach_m",
     "eval/return",
@@ -56,7 +53,12 @@ def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) ->
     trackers = make_trackers(run.config["logging"]["trackers"], run, after=start)
     try:
         return _loop(run, learner, compiled, state, start, evaluate, trackers)
-    except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
+    except FloatingPointError as error:
+        raise UserError(
+            f"training stopped: {error}; the newest checkpoint in {run.path} is intact. From there the same command "
+            "comes to the same end: start a run with other settings, such as a smaller algo.lr or objective.lr"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
         raise UserError(
             f"training stopped: {str(error).splitlines()[0]}; the newest checkpoint in {run.path} is intact, the same "
             "command goes on from there"
@@ -94,13 +96,14 @@ def _loop(
     trackers: Sequence[Tracker],
 ) -> Any:
     """Consume the training events: evaluate, log, show, save."""
-    config, total, began = run.config, learner.total_updates, time.monotonic()
-    shown = console.Progress(total, metrics=SHOWN, start_update=start, quiet=config["logging"]["quiet"])
+    config, total = run.config, learner.total_updates
+    names = (*SHOWN, *(f"reward/{c}" for c in learner.channels))
+    shown = console.Progress(total, metrics=names, start_update=start, quiet=config["logging"]["quiet"])
     with StopRequest() as stop, shown:
         shown.compiling("rollout and update")
         for event in trainer.train(compiled, state, total, learner.hold):
             state, last = event.state, event.update == total
-            metrics = dict(event.metrics) | {"seconds": time.monotonic() - began}
+            metrics = dict(event.metrics)
             if evaluate and (last or _every(event.update, config["eval_every"])):
                 metrics |= {f"eval/{k}": v for k, v in evaluate(event.update, state).items()}
             for tracker in trackers:

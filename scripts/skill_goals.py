@@ -71,7 +71,7 @@ def latent_goals(learner: AnyLearner, skill: Any, state: Any, rolled: ev.Rollout
     others = figures.last(ev.values_of(spec, rolled.features, *names))
     start = jnp.asarray(rolled.features[: metrics.ROLLOUTS, 0][:, seen])
     goals = goal_reaching.goals_in(others, len(start), seed)
-    scale = np.concatenate([np.full(s.size, s.scale) for s in spec.obs.groups["features"] if s.name in names])
+    scale = np.concatenate([np.full(s.width, s.scale) for s in spec.obs.groups["features"] if s.name in names])
     wanted = start.at[:, _inside(learner, names)].set(jnp.asarray(goals * scale, jnp.float32))
     z = np.asarray(jax.jit(jax.vmap(skill.goal_latent))(start, wanted))
     aimed = skill_eval.roller(learner)(state, z, jax.random.key(seed))

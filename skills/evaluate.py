@@ -88,7 +88,7 @@ def in_batches(run: Callable[[Array, Array], Rollouts], z: np.ndarray, key: Arra
 def values_of(spec: EnvSpec, features: Any, *names: str) -> Any:
     """Slices `names` of features [..., F], in their own units."""
     index = spec.obs.index("features", names)
-    scale = np.concatenate([np.full(s.size, s.scale, np.float32) for s in spec.obs.groups["features"]])
+    scale = np.concatenate([np.full(s.width, s.scale, np.float32) for s in spec.obs.groups["features"]])
     return features[..., index] / scale[index]
 
 

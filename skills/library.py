@@ -6,6 +6,9 @@ once and never changed; loading verifies the hash and never unpickles.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import os
 import re
@@ -26,6 +29,10 @@ from repertoire.skills.skill import SCHEMA, Skill
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
+class _Taken(Exception):
+    """Another process has stored an entry of this version."""
+
+
 class Library:
     """Versioned store of frozen skills under one directory."""
 
@@ -43,9 +50,11 @@ class Library:
         for version in versions:
             if self._manifest(skill.name, version)["digest"] == digest:
                 return f"{skill.name}@{version}"
-        version = (versions[-1] if versions else 0) + 1
-        manifest = {**skill.manifest, "version": version, "digest": digest}
-        self._write(self.root / skill.name / str(version), manifest, skill, thumbnail)
+        for version in itertools.count((versions[-1] if versions else 0) + 1):
+            manifest = {**skill.manifest, "version": version, "digest": digest}
+            with contextlib.suppress(_Taken):  # by a run that ended at the same moment
+                self._write(self.root / skill.name / str(version), manifest, skill, thumbnail)
+                break
         return f"{skill.name}@{version}"
 
     def load(self, reference: str) -> Skill:
@@ -127,4 +136,6 @@ class Library:
             staging.rename(folder)
         except OSError as error:
             shutil.rmtree(staging, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise _Taken from error
             raise UserError(f"cannot write to the library {self.root}: {error.strerror or error}") from error

@@ -92,6 +92,17 @@ def test_a_diverged_world_reaches_no_loss(env):
     assert event.metrics["env/diverged"] == 0  # restarted
 
 
+def test_parameters_that_are_no_numbers_stop_a_run_before_they_are_kept(env):
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("metra", hidden=(8,)))
+    compiled = trainer.programs(learner)
+    state = compiled.init(trainer.seed_keys(0))
+    (event,) = trainer.train(compiled, state, 1)
+    assert "finite" not in event.metrics
+    poisoned = event.state.replace(objective={**event.state.objective, "log_dual": jnp.float32(jnp.nan)})
+    with pytest.raises(FloatingPointError, match="parameter is no longer finite at update 2"):
+        next(trainer.train(compiled, poisoned, 2))
+
+
 def test_channels_follow_objective_and_task():
     env = registry.make("point")
     metra = objectives.make("metra", hidden=(8,))

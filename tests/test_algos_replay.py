@@ -57,7 +57,7 @@ def test_one_ring_per_seed():
 
 @pytest.fixture
 def spec():
-    a, b, noisy = Slice("a", 2), Slice("b", 1), Slice("c", 1, noise=0.1)
+    a, b, noisy = Slice("a", 1, history=2), Slice("b", 1), Slice("c", 1, noise=0.1)
     return ObsSpec({"policy": (a, noisy), "critic": (a, noisy, b), "features": (b, Slice("a", 2, scale=2.0))})
 
 

@@ -179,6 +179,17 @@ def solved():
     return trained(Bandit())
 
 
+def test_periods_count_on_from_update_to_update():
+    config = dataclasses.replace(FAST, utd=1 / 32, target_every=4, objective_every=3, min_replay=0)  # 2 steps an update
+    assert config.gradient_steps == 2
+    learner = SACLearner(Bandit(), config, total_updates=4)
+    compiled = trainer.programs(learner)
+    targets = []
+    for event in trainer.train(compiled, compiled.init(trainer.seed_keys(0)), 4):
+        targets.append(float(event.state.target["Dense_0"]["kernel"].sum()))
+    assert targets[0] != targets[1] == targets[2] != targets[3]  # after gradient steps 4 and 8
+
+
 def test_the_best_action_is_found(solved):
     learner, _, _, state = solved
     assert mode(learner, state) == pytest.approx(0.5, abs=0.07)

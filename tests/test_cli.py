@@ -56,6 +56,14 @@ def _timed(command):
         (["train-skills", "objective.skills=0"], "size >= 1"),
         (["train-skills", "objective.features=[positon]"], "features has no slice 'positon'"),
         (["train-skills", "total_steps=0"], "total_steps must be at least 1"),
+        (["train-skills", "total_steps=many"], "total_steps must be a whole number, got 'many'"),
+        (["train-skills", "eval_every=ten"], "eval_every must be a whole number, got 'ten'"),
+        (["train-skills", "algo.hidden=128"], "algo.hidden must be a list, got 128"),
+        (["train-skills", "objective.hidden=128"], "objective.hidden must be a list, got 128"),
+        (["train-skills", "objective.lr=abc"], "objective.lr must be a number, got 'abc'"),
+        (["train-skills", "objective.skills=2.5"], "objective.skills must be a whole number, got 2.5"),
+        (["train-skills", "algo.target_kl=0.01", "algo.lr_final=0.2"], "needs algo.lr_final=1"),
+        (["train-skills", "objective=smerl", "objective.inner_options={mask:20}"], "cannot set mask"),
         (["train-skills", "num_seeds=0"], "num_seeds must be at least 1"),
         (["train-skills", "matmul_precision=low"], "unknown matmul_precision"),
         (["train-skills", "physics=warp"], "needs an NVIDIA GPU"),
@@ -213,3 +221,15 @@ def test_local_sweep_runs_every_job(tmp_path):
     runs = sorted(p.name for p in Path(tmp_path / "runs").iterdir())
     assert runs == ["skills-point-metra-s0", "skills-point-metra-s1"]
     assert all((tmp_path / "runs" / r / "done.json").exists() for r in runs)
+    assert sorted(p.name for p in (tmp_path / "library").iterdir()) == ["point-metra-s0", "point-metra-s1"]
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_over_any_setting_have_places_of_their_own(tmp_path):
+    sweep = ["objective=metra,metra_position", "algo.gamma=0.9,0.95"]
+    command = [sys.executable, "-m", "repertoire.scripts.cli", "train-skills", "-m", *TINY, *sweep]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+    assert out.returncode == 0, out.stderr[-2000:]
+    names = {p.name for p in Path(tmp_path / "runs").iterdir()}
+    assert len(names) == 4 and "point-metra-metra_position-algo.gamma_0.95-s0" in names
+    assert len(list((tmp_path / "library").iterdir())) == 4

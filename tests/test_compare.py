@@ -144,6 +144,17 @@ def test_the_same_seed_gives_the_same_table(tmp_path):
     assert numbers(tmp_path / "one")[1]["point/metra/reach_m"][0] > 0
 
 
+@pytest.mark.slow
+def test_runs_of_other_settings_are_no_rows_of_the_table(tmp_path):
+    cfg = small(tmp_path / "out")
+    compare.run(cfg)
+    with pytest.raises(UserError, match=r"made with algo\.envs=8, now algo\.envs=4"):
+        compare.run({**cfg, "overrides": [*TINY, "algo.envs=4"]})
+    with pytest.raises(UserError, match="made with total_steps=128, now total_steps=64"):
+        compare.run({**cfg, "total_steps": 64})
+    assert "objective=metra" in compare.plan({**cfg, "arms": {"metra": "objective=metra"}})[0].args  # a list of one
+
+
 def test_downstream_tasks_are_checked_before_anything_is_trained(tmp_path):
     cfg = small(tmp_path / "out", "downstream.point=point_maze")
     assert cfg["downstream"] == {"point": "point_maze"}

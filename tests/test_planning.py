@@ -41,6 +41,8 @@ def test_a_script_from_the_command_line(there, capsys):
     assert {p.name for p in (there / "script" / "plots").iterdir()} == {"paths.png", "acting.png"}
     cli.main(["evaluate", "run=script", "rollouts=2"])
     assert "script       return 1" in capsys.readouterr().out
+    assert read_json(there / "script" / "evaluation.json") == found  # another protocol is kept beside it
+    assert read_json(there / "script" / "evaluation-rollouts2.json")["rules"]["script"]["episodes"] == 2
     with pytest.raises(SystemExit):
         cli.main(["export", "run=script"])
     assert "holds no trained policy" in capsys.readouterr().err

@@ -62,6 +62,7 @@ def test_sigkill_and_resume_equals_uninterrupted(tmp_path, monkeypatch):
     a, b = (read(Path(p) / "metrics.jsonl") for p in ("whole", "killed"))
     np.testing.assert_array_equal(a["reward/metra"], b["reward/metra"])
     np.testing.assert_array_equal(a["update"], np.arange(1, 41))
+    assert (np.diff(b["seconds"]) >= 0).all()  # the clock goes on where it stood
 
     cli.main([*CONTROLLER, "run_dir=c-whole"])
     kill_and_resume([*CONTROLLER, "run_dir=c-killed"], tmp_path / "c-killed", tmp_path)

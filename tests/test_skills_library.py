@@ -57,6 +57,15 @@ def test_same_content_is_stored_once_and_new_content_is_a_new_version(tmp_path, 
     assert library.load("point-metra@1").digest() == skill.digest()
 
 
+def test_runs_that_end_at_once_get_a_version_each(tmp_path, skill, monkeypatch):
+    library = Library(tmp_path)
+    library.add(skill)
+    other = Skill(manifest=skill.manifest, arrays={k: v + 1 for k, v in skill.arrays.items()})
+    monkeypatch.setattr(library, "versions", lambda name: [])  # what it saw before the other one was there
+    assert library.add(other) == "point-metra@2"
+    assert {p.name for p in (tmp_path / "point-metra").iterdir()} == {"1", "2"}
+
+
 def test_card_and_manifest(tmp_path, skill):
     library = Library(tmp_path)
     measured = Skill({**skill.manifest, "metrics": {"coverage_cells": 12.0}}, skill.arrays)

@@ -102,12 +102,25 @@ def test_metra_rewards_telescope(prior):
     np.testing.assert_allclose(total, ends @ objective.direction(z), rtol=1e-4, atol=1e-5)
 
 
+def test_spectral_lsd_leaves_log_lambda_alone():
+    objective = Lsd()
+    params = {**objective.init(KEY, 3), "log_dual": jnp.float32(100.0)}  # exp of it is infinite
+    grads = jax.grad(lambda p: objective.loss(p, batch(), KEY)[0])(params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads)) and grads["log_dual"] == 0
+    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(grads["encoder"]))
+
+
+def test_diayn_refuses_a_prior_that_it_has_no_density_of():
+    with pytest.raises(UserError, match="not of ball"):
+        Diayn(prior=make_prior("ball", 2))
+
+
 def test_constraint_forms_and_ceilings():
     step = jnp.array([0.8, 0.6])
     np.testing.assert_allclose(reduce(jnp.square(step), "mean"), 0.5, rtol=1e-6)
     np.testing.assert_allclose(reduce(jnp.square(step), "l2"), 1.0, rtol=1e-6)
     assert Metra(form="mean").ceiling() == pytest.approx(np.sqrt(2))
-    assert Metra(form="l2").ceiling() == pytest.approx(1.0)
+    assert Metra(form="l2").ceiling() == Metra(match="norm").ceiling() == pytest.approx(1.0)
     assert Metra(prior=OneHot(16)).ceiling() == pytest.approx(4.13, abs=0.01)
     assert Metra(prior=OneHot(16), form="l2").ceiling() == pytest.approx(1.033, abs=0.001)
 

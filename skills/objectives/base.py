@@ -72,6 +72,13 @@ class Base:
         return jnp.zeros(()), {}
 
 
+def refuse(options: Mapping[str, Any], where: str, *names: str) -> None:
+    """`UserError` for the settings `names` among those of an objective inside another, which holds them for both."""
+    for name in names:
+        if name in options:
+            raise UserError(f"{where} cannot set {name}: it belongs to the whole, objective.{name}")
+
+
 @dataclass(frozen=True)
 class Directed(Base):
     """Base of objectives whose skills displace an encoding phi(s) along a direction given by z.

@@ -12,7 +12,7 @@ import numpy as np
 from repertoire.algos import networks
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError
-from repertoire.skills.latent import OneHot, Prior, Sphere
+from repertoire.skills.latent import Gaussian, OneHot, Prior, Sphere
 from repertoire.skills.objectives.base import Base, weighted_mean
 
 
@@ -45,6 +45,8 @@ class Diayn(Base):
         super().__post_init__()
         if self.prior.discrete and self.prior.size < 2:
             raise UserError("DIAYN needs at least 2 skills")
+        if not isinstance(self.prior, OneHot | Sphere | Gaussian):
+            raise UserError(f"DIAYN knows p(z) of one_hot, sphere and gaussian latents, not of {self.prior.kind}")
         if min(self.logit_clip, self.scale, self.sigma) <= 0:
             raise UserError("objective.logit_clip, scale and sigma must be positive")
 

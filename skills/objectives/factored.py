@@ -15,7 +15,7 @@ import optax
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError
 from repertoire.skills.latent import product_of
-from repertoire.skills.objectives.base import Base, each
+from repertoire.skills.objectives.base import Base, each, refuse
 from repertoire.skills.objectives.diayn import Diayn
 from repertoire.skills.objectives.factor import Factor
 
@@ -55,6 +55,8 @@ class Factored(Base):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for factor in self.parts:
+            refuse(factor.options, f"objective.factors: options of {factor.name}", "mask", "standardise", "hold")
         if not self.parts or len({f.name for f in self.parts}) < len(self.parts):
             raise UserError("objective.factors must list at least one factor, each of another name")
         if self.anti < 0 or (self.anti and len(self.parts) < 2):

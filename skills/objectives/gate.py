@@ -12,7 +12,7 @@ import optax
 
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError
-from repertoire.skills.objectives.base import Base
+from repertoire.skills.objectives.base import Base, refuse
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Smerl(Base):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse(self.inner_options, "objective.inner_options", "mask", "standardise")
         if self.tolerance < 0 or self.scale <= 0:
             raise UserError("objective.tolerance must be at least 0 and scale positive")
         object.__setattr__(self, "prior", self.behind.prior)

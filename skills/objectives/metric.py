@@ -19,7 +19,7 @@ from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
 from repertoire.errors import UserError, unknown
 from repertoire.skills.latent import Gaussian, OneHot, Prior, Sphere
 from repertoire.skills.objectives.base import Directed, weighted_mean
-from repertoire.skills.objectives.distance import DISTANCES, Distance, detached, reduce
+from repertoire.skills.objectives.distance import DISTANCES, Density, Distance, detached, reduce
 
 #: How |dphi|^2 is measured: `mean` over dimensions (official code: |dphi| <= sqrt(D)) or the paper's `l2` (<= 1).
 FORMS = ("mean", "l2")
@@ -38,6 +38,7 @@ class Metric(Directed):
       distance: `temporal`, `euclidean` or `density`. constraint: `dual` or `spectral` (Euclidean by construction).
       dual_lr: step size of log lambda under Adam. dual_init: initial lambda. slack: epsilon, the reward for slack
         stops here. form: `mean` or `l2`. match: `alignment` or `norm`. sigma: sharpness of norm matching.
+      density_hidden: layers of the density model.
     """
 
     distance: str = "temporal"
@@ -48,6 +49,7 @@ class Metric(Directed):
     form: str = "mean"
     match: str = "alignment"
     sigma: float = 10.0
+    density_hidden: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +85,7 @@ class Metric(Directed):
     @property
     def metric(self) -> Distance:
         """The distance that bounds a step."""
-        return DISTANCES[self.distance]()
+        return Density(self.density_hidden) if self.distance == "density" else DISTANCES[self.distance]()
 
     def encode(self, params: Params, features: Array) -> Array:
         """phi [..., D]."""
@@ -108,9 +110,10 @@ class Metric(Directed):
         squared = reduce(jnp.square(step), self.form)
         gap = jnp.minimum(bound - squared, self.slack)
         mean_gap = weighted_mean(gap, batch.weight)
-        dual = jnp.exp(params["log_dual"]) * (self.constraint == "dual")
+        bound_by_dual = self.constraint == "dual"  # else log lambda must stay where it is: nothing would hold it
+        dual = jnp.exp(params["log_dual"]) if bound_by_dual else jnp.zeros(())
         encoder_loss = -weighted_mean(follow + jax.lax.stop_gradient(dual) * gap, batch.weight)
-        dual_loss = params["log_dual"] * jax.lax.stop_gradient(mean_gap)
+        dual_loss = params["log_dual"] * jax.lax.stop_gradient(mean_gap) if bound_by_dual else jnp.zeros(())
         density_loss = weighted_mean(self.metric.nll(params["distance"], *ends), batch.weight)
         metrics = {"along": follow.mean(), "dual": dual, "gap": mean_gap, "step": squared.mean()}
         return encoder_loss + dual_loss + density_loss, metrics
@@ -119,6 +122,8 @@ class Metric(Directed):
         """Largest mean reward per step that the constraint allows (research 0.3); infinite where it has no bound."""
         if self.distance != "temporal" or self.constraint != "dual" or not isinstance(self.prior, Sphere | OneHot):
             return float("inf")
+        if self.match == "norm":
+            return 1.0
         norm = 1.0 if not self.prior.discrete else (self.prior.size / (self.prior.size - 1)) ** 0.5
         return norm * (self.prior.size**0.5 if self.form == "mean" else 1.0)
 

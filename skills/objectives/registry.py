@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Any
 
 from repertoire.errors import unknown
@@ -45,6 +46,12 @@ def fields(name: str) -> set[str]:
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
     return {f.name for f in dataclasses.fields(OBJECTIVES[name])}
+
+
+def hints(name: str) -> dict[str, Any]:
+    """Types of the settings of an objective but its prior."""
+    known = typing.get_type_hints(OBJECTIVES[name])
+    return {k: known[k] for k in fields(name) - {"prior"}}
 
 
 def describe() -> list[dict[str, Any]]:
