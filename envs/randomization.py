@@ -119,8 +119,8 @@ def _frictionloss(field: Callable[[str], Array], draw: Callable[..., Array], tru
 
 
 def _joint_zero(field: Callable[[str], Array], draw: Callable[..., Array], trunk: int) -> dict[str, Array]:
-    zero = field("qpos0")
-    return {"qpos0": zero.at[7:].add(draw(len(zero) - 7))}
+    motors = len(field("actuator_gainprm"))  # joints of objects have no encoder
+    return {"qpos0": field("qpos0").at[7 : 7 + motors].add(draw(motors))}
 
 
 #: Terms on the model, in the order in which they apply.

@@ -24,8 +24,9 @@ from repertoire.envs.tasks import (
     mjcf,
     point,
     robots,
+    skillbench,
 )
-from repertoire.envs.tasks.panda import cubes, drawer, place, reach
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, unknown
 
@@ -55,6 +56,7 @@ TASKS: dict[str, type[Task]] = {
         place.PandaPush,
         place.PandaPickPlace,
         place.PandaStack,
+        rearrange.PandaRearrange,
         drawer.PandaDrawer,
         drawer.PandaScene,
         cubes.PandaCube,
@@ -71,7 +73,7 @@ TASKS: dict[str, type[Task]] = {
         humanoid_skills.H1Squatting,
         humanoid_skills.H1Stepping,
     )
-}
+} | {task.name: task for task in skillbench.TASKS}
 
 #: Tasks that are none without options, or without an extra: name -> class.
 OPEN: dict[str, type[Task]] = {"mjcf": mjcf.Mjcf, "fetch": fetch.Fetch, "kitchen": kitchen.Kitchen}

@@ -39,6 +39,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     for rule, row in found.get("rules", {}).items():
         more = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
         more += f"  success {row['success']:.3f}" if "success" in row else ""
+        more += f"  error {row['goal_error']:.4g}" if "goal_error" in row else ""
         more += "".join(f"  {k.removeprefix('mean_')} {v:.3g}" for k, v in row.items() if k.startswith("mean_"))
         print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{more}")
     print(f"written: {path}")

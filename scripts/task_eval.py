@@ -20,12 +20,15 @@ from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import Rule, StatefulRule, memoryless
 
+#: Metrics that tell of an episode by their value at its end, where a task has them.
+AT_END = ("success", "goal_error")
+
 
 class Episodes(NamedTuple):
     """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
-    success: [K], whether an episode's last step was one of success; None for tasks without that metric.
+    final: metric of `AT_END` that the task has -> [K], its value at the last step of an episode.
     sums: metric of the env -> [K], its sum over the steps of an episode; `steps`: how many those are.
     """
 
@@ -35,7 +38,7 @@ class Episodes(NamedTuple):
     alive: np.ndarray
     memory: Any
     acting: np.ndarray
-    success: np.ndarray | None = None
+    final: Mapping[str, np.ndarray] = MappingProxyType({})
     sums: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
@@ -82,12 +85,12 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
     """
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
     play = _player(env, count, steps or env.spec.episode_length)
-    qpos, features, reward, alive, memory, acting, success, sums = jax.tree.map(np.asarray, play(stateful, key))
+    qpos, features, reward, alive, memory, acting, final, sums = jax.tree.map(np.asarray, play(stateful, key))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
     positions, earned = features[..., index], np.where(alive, reward, 0.0)
-    return Episodes(qpos, positions, earned, alive, memory, acting, success, sums)
+    return Episodes(qpos, positions, earned, alive, memory, acting, final, sums)
 
 
 @functools.lru_cache(maxsize=4)
@@ -110,7 +113,8 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
         (last, *_), (out, counted) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        return _no_keys((*out, last.metrics.get("success"), {k: v.sum(0) for k, v in counted.items()}))
+        final = {name: last.metrics[name] for name in AT_END if name in last.metrics}
+        return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}))
 
     return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
 
@@ -137,10 +141,11 @@ def _no_keys(tree: Any) -> Any:
 
 
 def summary(found: Episodes) -> dict[str, float]:
-    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and success where there are any.
+    """Return and length of episodes, 95 % normal interval of the mean; reach (m) and `AT_END` where there are any.
 
     `ended_early` is the share of episodes that ended before their time, `mean_<metric>` the mean of a metric of the env
-    over steps, `option_steps` the mean length of options where a controller ends them itself, control steps.
+    over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps` the mean
+    length of options where a controller ends them itself, control steps.
     """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
@@ -151,7 +156,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
-        **({} if found.success is None else {"success": float(found.success.mean())}),
+        **{name: float(values.mean()) for name, values in found.final.items()},
         "ended_early": float((~found.alive[:, -1]).mean()),
         **_means(found),
     }
@@ -160,7 +165,9 @@ def summary(found: Episodes) -> dict[str, float]:
 def _means(found: Episodes) -> dict[str, float]:
     total = {k: float(v.sum()) for k, v in found.sums.items()}
     steps, begun = total.pop("steps", 0.0), total.pop(options.BEGUN, 0.0)
-    means = {f"mean_{k}": v / steps for k, v in total.items() if k not in ("success", "diverged")}
+    means = {f"mean_{k}": v / steps for k, v in total.items() if k not in (*AT_END, "diverged")}
+    if {"mean_torque", "mean_joint_speed"} <= set(means):
+        means["energy"] = means["mean_torque"] * means["mean_joint_speed"]
     return means | ({"option_steps": float(found.alive.sum()) / begun} if begun else {})
 
 

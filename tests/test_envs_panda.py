@@ -320,6 +320,43 @@ def test_a_stacked_cube_lies_on_the_other_one_and_nothing_holds_it():
     assert not bool(task.success(beside, state.memory))
 
 
+def test_rearranged_cubes_count_in_any_order():
+    task, state = begun("panda_rearrange")
+    data, memory = with_sensors(task, state.data), state.memory
+    look = quick(lambda d: (task.measure(d, memory), task.terms(d, d, None, memory)))
+    for there in ((), (0,), (1,), (0, 1)):
+        moved = with_qpos(task, data, **{task.cubes[i]: memory.goals[i] for i in there})
+        measured, terms = look(moved)
+        assert float(measured["placed"]) == len(there) == 2 * float(terms["placed"])
+        assert float(measured["success"]) == (len(there) == 2) and float(terms["success"]) == float(measured["success"])
+        assert (float(terms["reach"]) == 1.0) == (len(there) == 2)
+        nearness = [1.0 if i in there else 1 - np.tanh(float(task.missing(data, memory)[i]) / 0.2) for i in range(2)]
+        assert float(terms["goal"]) == pytest.approx(np.mean(nearness), abs=1e-5)
+    swapped = with_qpos(task, data, cube=memory.goals[1], other=memory.goals[0])
+    assert float(look(swapped)[0]["placed"]) == 0.0  # each cube has a goal of its own
+
+
+def test_a_cube_at_its_goal_earns_no_grasp():
+    task, state = begun("panda_rearrange")
+    held = with_sensors(task, state.data, "grip_left_other", "grip_right_other")
+    up = with_qpos(task, held, other=task.cube(held, 1) + jnp.array([0.0, 0.0, 0.1]))
+    cases = {"held": (held, 1.0, 0.0), "up": (up, 1.0, 1.0)}
+    cases["placed"] = with_qpos(task, held, other=state.memory.goals[1]), 0.0, 0.0
+    for name, (data, grasp, lift) in cases.items():
+        terms = task.terms(data, data, None, state.memory)
+        assert (float(terms["grasp"]), float(terms["lift"])) == (grasp, lift), name
+
+
+def test_goals_of_a_rearrangement_lie_apart_from_each_other_and_from_the_cubes():
+    task, state = begun("panda_rearrange")
+    goals = np.asarray(quick(jax.vmap(lambda k: task.draw(k, state.data)))(jax.random.split(jax.random.key(1), 100)))
+    cubes = np.asarray(task.both(state.data))[:, :2]
+    assert np.linalg.norm(goals[:, 0] - goals[:, 1], axis=-1).min() >= 0.08
+    assert np.linalg.norm(goals[:, :, None, :2] - cubes, axis=-1).min() >= 0.08
+    assert (goals[..., :2] >= task.area[0]).all() and (goals[..., :2] <= task.area[1]).all()
+    np.testing.assert_allclose(goals[:, 0, 2], float(task.cube_half(state.data)), atol=1e-6)
+
+
 # -- what varies ----------------------------------------------------------------------------------------------------
 
 
@@ -468,6 +505,7 @@ def test_scripts_drive_the_hand_only():
     [
         ("panda_pick_place", script.pick_place, 100),
         ("panda_stack", script.stack, 120),
+        ("panda_rearrange", script.rearrange, 240),
         ("panda_drawer", script.open_drawer, 80),
         ("panda_scene", script.scene, 300),
     ],

@@ -10,20 +10,40 @@ from repertoire.envs import registry
 from repertoire.scripts import task_eval
 
 
-def episodes(success):
+def episodes(final, sums=None):
     reward, alive = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[True, True], [True, False]])
     none = np.zeros((2, 2, 0))
-    return task_eval.Episodes(np.zeros((2, 2, 1)), none, reward, alive, None, none, success)
+    return task_eval.Episodes(np.zeros((2, 2, 1)), none, reward, alive, None, none, final, sums or {})
 
 
 def test_returns_lengths_and_success():
-    found = task_eval.summary(episodes(np.array([1.0, 0.0])))
+    found = task_eval.summary(episodes({"success": np.array([1.0, 0.0])}))
     assert (found["return"], found["length"], found["episodes"], found["success"]) == (3.0, 1.5, 2, 0.5)
-    assert found["return_low"] == found["return_high"] == pytest.approx(3.0)
+    assert found["return_low"] == found["return_high"] == pytest.approx(3.0) and found["ended_early"] == 0.5
+
+
+def test_figures_are_means_over_steps_and_energy_the_product_of_two():
+    sums = {"torque": np.array([30.0, 15.0]), "joint_speed": np.array([6.0, 3.0]), "steps": np.array([2.0, 1.0])}
+    summary = task_eval.summary(episodes({"goal_error": np.array([0.1, 0.3])}, sums))
+    assert summary["goal_error"] == pytest.approx(0.2) and summary["mean_torque"] == 15.0
+    assert summary["energy"] == 45.0 and "mean_tilt" not in summary and "mean_steps" not in summary
+    assert "energy" not in task_eval.summary(episodes({}))
+
+
+def test_figures_follow_the_steps_of_each_episode(monkeypatch):
+    """The point reports its distance from the origin, so its positions say what mean and end must be."""
+    env = registry.make("point", "native")
+    found = task_eval.episodes(env, lambda key, state: jnp.array([1.0, 0.5]), jax.random.key(0), 3, steps=6)
+    distance = np.linalg.norm(found.positions, axis=-1)
+    np.testing.assert_allclose(found.sums["distance"], distance.sum(1), rtol=1e-5, atol=1e-6)
+    assert task_eval.summary(found)["mean_distance"] == pytest.approx(distance.mean(), rel=1e-5)
+    monkeypatch.setattr(task_eval, "AT_END", ("distance",))
+    found = task_eval.episodes(env, lambda key, state: jnp.array([1.0, 0.5]), jax.random.key(0), 3, steps=7)
+    np.testing.assert_allclose(found.final["distance"], np.linalg.norm(found.positions, axis=-1)[:, -1], rtol=1e-5)
 
 
 def test_tasks_without_success_report_none():
-    assert "success" not in task_eval.summary(episodes(None))
+    assert "success" not in task_eval.summary(episodes({}))
 
 
 def test_rules_that_differ_in_numbers_alone_compile_once():

@@ -49,6 +49,14 @@ def closeness(error: Array, sharpness: float = 4.0) -> Array:
     return jnp.exp(-sharpness * jnp.mean(jnp.abs(error)))
 
 
+def in_balls(key: Array, count: int, radius: float) -> Array:
+    """Points [count, 3], each uniform in a ball of `radius` around the origin."""
+    direction_key, radius_key = jax.random.split(key)
+    direction = jax.random.normal(direction_key, (count, 3))
+    direction /= jnp.linalg.norm(direction, axis=1, keepdims=True)
+    return radius * jax.random.uniform(radius_key, (count, 1)) ** (1 / 3) * direction
+
+
 def _weights(**more: float) -> Mapping[str, float]:
     return field(default_factory=lambda: REGULARISERS | more)
 
@@ -70,7 +78,7 @@ class Posture(_Humanoid):
     def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
         """Adds `posture`, `upper_posture`, `upright` and `feet_distance`."""
         assert data.site_xpos is not None
-        offsets, tilt = data.qpos[7:] - self.joints, rotations.gravity(data.qpos[3:7])[:2]
+        offsets, tilt = self.angles(data) - self.joints, rotations.gravity(data.qpos[3:7])[:2]
         left, right = (data.site_xpos[i, :2] for i in self.foot_sites)
         apart, usual = jnp.linalg.norm(left - right), self._feet_apart
         beyond = jnp.maximum(APART[0] * usual - apart, 0.0) + jnp.maximum(apart - APART[1] * usual, 0.0)
@@ -175,11 +183,7 @@ class Reaching(Target):
 
     def draw(self, key: Array, origin: Array, previous: Array) -> Array:
         """Positions [2, 3] in the pelvis' frame: uniform in a ball, on the hand's own side."""
-        direction_key, radius_key = jax.random.split(key)
-        direction = jax.random.normal(direction_key, (2, 3))
-        direction /= jnp.linalg.norm(direction, axis=1, keepdims=True)
-        radius = self.reach * jax.random.uniform(radius_key, (2, 1)) ** (1 / 3)
-        place = jnp.asarray(self._places[0]) + radius * direction
+        place = jnp.asarray(self._places[0]) + in_balls(key, 2, self.reach)
         side = jnp.asarray([1.0, -1.0])
         return place.at[:, 1].set(side * jnp.maximum(side * place[:, 1], 0.05))
 

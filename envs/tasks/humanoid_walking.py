@@ -86,7 +86,7 @@ class Walking(Posture, Velocity):
             2 * jnp.pi * (memory.clock / self.period + jnp.asarray([0.0, 0.5]))
         )  # of each leg; > 0: in the air
         bend = SWING * jnp.maximum(swing, 0.0)[:, None] * jnp.asarray([-1.0, 2.0, -1.0])
-        joints = data.qpos[7:][self.leg_joints] - self.joints[self.leg_joints]
+        joints = self.angles(data)[self.leg_joints] - self.joints[self.leg_joints]
         lift = data.site_xpos[self.foot_sites, 2] - CLEARANCE
         return {
             **super().rates(before, data, action, memory),

@@ -44,7 +44,7 @@ class Humanoid(Legged):
     @functools.cached_property
     def joint_names(self) -> list[str]:
         """Names of the driven joints, in the order of actions."""
-        return [self.model.joint(i).name for i in range(1, self.model.njnt)]
+        return [self.model.joint(i).name for i in range(1, 1 + self.model.nu)]
 
     @functools.cached_property
     def upper_joints(self) -> np.ndarray:

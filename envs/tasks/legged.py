@@ -127,8 +127,8 @@ class Legged(PDRobot):
             "gravity": rotations.gravity(q),
             "heading": heading,
             "gyro": data.qvel[3:6],
-            "joint_pos": data.qpos[7:] - self.joints,
-            "joint_vel": data.qvel[6:],
+            "joint_pos": self.angles(data) - self.joints,
+            "joint_vel": self.speeds(data),
             "last_action": memory.actions[0],
             "velocity": rotations.unrotate(q, data.qvel[:3]),
             "height": data.qpos[2:3],
@@ -169,13 +169,13 @@ class Legged(PDRobot):
     def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
         """All terms per second, by name; costs are positive here and have negative weights."""
         assert data.actuator_force is not None
-        torque, gravity, joints = data.actuator_force, rotations.gravity(data.qpos[3:7]), data.qpos[7:]
-        acceleration = (data.qvel[6:] - before.qvel[6:]) / self.dt
-        low, high = self.model.jnt_range[1:].T
+        torque, gravity, joints = data.actuator_force, rotations.gravity(data.qpos[3:7]), self.angles(data)
+        acceleration = (self.speeds(data) - self.speeds(before)) / self.dt
+        low, high = self.model.jnt_range[1 : 1 + self.model.nu].T
         soft = 0.05 * (high - low)  # 90 % of the range is free
         return {
             "torque": lambda: _squares(torque),
-            "joint_velocity": lambda: _squares(data.qvel[6:]),
+            "joint_velocity": lambda: _squares(self.speeds(data)),
             "joint_acceleration": lambda: _squares(acceleration),
             "action_rate": lambda: _squares(action - memory.actions[0]),
             "action_norm": lambda: _squares(action),
@@ -207,7 +207,7 @@ class Legged(PDRobot):
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds `fallen`, and power in W that the motors put into the joints."""
         assert data.actuator_force is not None
-        power = jnp.sum(jnp.maximum(data.actuator_force * data.qvel[6:], 0.0))
+        power = jnp.sum(jnp.maximum(data.actuator_force * self.speeds(data), 0.0))
         return {**super().measure(data, memory), "fallen": self.fallen(data).astype(jnp.float32), "power": power}
 
 

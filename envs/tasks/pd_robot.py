@@ -35,6 +35,8 @@ class PDMemory:
 class PDRobot(Robot):
     """A robot on a free joint whose other joints are all driven by position servos, in the same order.
 
+    Joints of objects that a task adds come after the robot's.
+
     An action of 0 asks for the default pose, of +-1 for `action_scale` beside it.
 
     Attributes:
@@ -81,7 +83,15 @@ class PDRobot(Robot):
     @functools.cached_property
     def joints(self) -> np.ndarray:
         """Joint angles [nu] of the default pose, rad."""
-        return self.default_pose()[7:].astype(np.float32)
+        return self.default_pose()[7 : 7 + self.model.nu].astype(np.float32)
+
+    def angles(self, data: Data) -> Array:
+        """Angles of the driven joints [nu], rad."""
+        return data.qpos[7 : 7 + self.model.nu]
+
+    def speeds(self, data: Data) -> Array:
+        """Rates of the driven joints [nu], rad/s."""
+        return data.qvel[6 : 6 + self.model.nu]
 
     @property
     def dt(self) -> float:
@@ -111,7 +121,7 @@ class PDRobot(Robot):
         """Default pose at rest, joints off by `reset_noise`, a model of its own under randomisation."""
         joint_key, yaw_key, model_key = jax.random.split(key, 3)
         noise = jax.random.uniform(joint_key, self.joints.shape, minval=-1.0, maxval=1.0)
-        qpos = jnp.asarray(self.default_pose(), jnp.float32).at[7:].add(self.reset_noise * noise)
+        qpos = jnp.asarray(self.default_pose(), jnp.float32).at[7 : 7 + len(noise)].add(self.reset_noise * noise)
         if self.any_heading:
             angle = jax.random.uniform(yaw_key, (), minval=-math.pi, maxval=math.pi)
             qpos = qpos.at[3:7].set(rotations.product(rotations.yaw(angle), qpos[3:7]))

@@ -140,7 +140,7 @@ class Velocity(_Legged):
             "tracking_yaw": lambda: jnp.exp(-jnp.square(yaw) / self.sigma),
             "vertical": lambda: jnp.square(velocity[2]),
             "spin": lambda: jnp.sum(jnp.square(spin[:2])),
-            "posture": lambda: jnp.sum(jnp.square(data.qpos[7:] - self.joints)),
+            "posture": lambda: jnp.sum(jnp.square(self.angles(data) - self.joints)),
             "air_time": lambda: jnp.sum(step * (down & (memory.air > 0))) / self.dt * moving,
             "slip": lambda: jnp.sum(sliding * down),
         }

@@ -168,7 +168,7 @@ class CubeScene(Panda):
         return {
             **super().observe(data, memory),
             "cube_position": position,
-            "cube_axes": _axes(data.qpos[first + 3 : first + 7]),
+            "cube_axes": axes(data.qpos[first + 3 : first + 7]),
             "cube_velocity": self.cube_speed(data),
             "cube_offset": position - self.hand(data),
             "grip": jnp.stack(touch),
@@ -228,9 +228,18 @@ def _add_cube(spec: mujoco.MjSpec, name: str, half: float, rgba: tuple[float, ..
     )  # fmt: skip
 
 
-def _axes(quat: Array) -> Array:
+def axes(quat: Array) -> Array:
     """First two columns [6] of the rotation matrix of a quaternion [4]: continuous, unlike the quaternion."""
     w, x, y, z = quat
     first = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
     second = [2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)]
     return jnp.stack([*first, *second])
+
+
+def apart(key: Array, area: tuple[tuple[float, float], tuple[float, float]]) -> Array:
+    """Where two cubes lie [2, 2], m: one on each half of `area` (its x-y corners), 6 cm apart at least."""
+    (x0, _), (x1, y1) = area
+    side_key, spot_key = jax.random.split(key)
+    side = jnp.where(jax.random.bernoulli(side_key), 1.0, -1.0)
+    spots = uniform(spot_key, [(x0, 0.03)] * 2, [(x1, y1)] * 2)
+    return spots * jnp.array([[1.0, 1.0], [1.0, -1.0]]) * jnp.stack([jnp.ones(2), side * jnp.ones(2)], axis=1)

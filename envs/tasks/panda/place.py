@@ -12,7 +12,7 @@ from flax import struct
 
 from repertoire.envs.task import Marker
 from repertoire.envs.tasks.panda.arm import distance, near, uniform
-from repertoire.envs.tasks.panda.cubes import HALF, CubeMemory, CubeScene
+from repertoire.envs.tasks.panda.cubes import HALF, CubeMemory, CubeScene, apart
 from repertoire.envs.tasks.panda.reach import Solvable, goal_marker
 from repertoire.envs.types import Array, Data, Slice, State
 from repertoire.errors import UserError
@@ -134,12 +134,8 @@ class PandaStack(Place):
     cubes: ClassVar[tuple[str, ...]] = ("cube", "base")
 
     def spots(self, key: Array) -> Array:
-        """One cube on each half of the area, 6 cm apart at least."""
-        (x0, _), (x1, y1) = self.area
-        side_key, spot_key = jax.random.split(key)
-        side = jnp.where(jax.random.bernoulli(side_key), 1.0, -1.0)
-        spots = uniform(spot_key, [(x0, 0.03)] * 2, [(x1, y1)] * 2)
-        return spots * jnp.array([[1.0, 1.0], [1.0, -1.0]]) * jnp.stack([jnp.ones(2), side * jnp.ones(2)], axis=1)
+        """One cube on each half of the area."""
+        return apart(key, self.area)
 
     def target(self, data: Data, memory: Any) -> Array:
         """On the other cube, wherever that is now."""

@@ -108,8 +108,14 @@ def scene(task: Any, data: Data, memory: Any) -> list[Waypoint]:
     ]
 
 
-def _take(task: Any, data: Data) -> list[Waypoint]:
-    cube = task.cube(data)
+def rearrange(task: Any, data: Data, memory: Any) -> list[Waypoint]:
+    """Take one cube after the other to its goal, the first one first (`PandaRearrange`)."""
+    one = [[*_take(task, data, i), *_bring(task, data, memory.goals[i], i), *_let_go(task, data)] for i in range(2)]
+    return [*one[0], *one[1]]
+
+
+def _take(task: Any, data: Data, index: int = 0) -> list[Waypoint]:
+    cube = task.cube(data, index)
     return [
         Waypoint(_at_height(cube, HIGH), OPEN),
         Waypoint(cube, OPEN),
@@ -118,9 +124,9 @@ def _take(task: Any, data: Data) -> list[Waypoint]:
     ]
 
 
-def _bring(task: Any, data: Data, goal: Array) -> list[Waypoint]:
+def _bring(task: Any, data: Data, goal: Array, index: int = 0) -> list[Waypoint]:
     """Move the hand by what the cube lacks to `goal`, from above."""
-    hand = task.hand(data) + goal - task.cube(data)
+    hand = task.hand(data) + goal - task.cube(data, index)
     return [Waypoint(hand.at[2].add(OVER), SHUT), Waypoint(hand, SHUT, 3)]
 
 

@@ -1,0 +1,251 @@
+"""SkillBench (Kuang et al. 2025, arXiv 2506.09366): eight loco-manipulation tasks for G1 and H1, as a table.
+
+Published, and taken over: places and sizes, ranges of starts and goals, masses, the one or two reward terms with their
+weights, accuracy, and what the policy is told. Ours: control at 50 Hz with this project's robots, offsets along the
+robot's heading, a fall instead of a touch as the end, episodes of 8 s for all, and success, which SkillBench has not.
+Other choices of ours are said where they are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+
+from repertoire.envs import rotations
+from repertoire.envs.task import Marker, Task, at_least
+from repertoire.envs.tasks import skillbench_scenes as scenes
+from repertoire.envs.tasks.goal_spaces import MARKER, Posture, closeness
+from repertoire.envs.tasks.humanoids import G1, H1, Humanoid
+from repertoire.envs.tasks.panda.arm import uniform
+from repertoire.envs.tasks.pd_robot import PDMemory
+from repertoire.envs.tasks.skillbench_table import Row, table
+from repertoire.envs.types import Array, Data, Slice, Start, State
+
+#: How far the doors are open at the start, rad.
+AJAR = 1.0
+#: Entries of an object's qvel.
+TWIST = 6
+
+
+@struct.dataclass
+class BenchMemory(PDMemory):
+    """The goal, and where the object was at the start."""
+
+    goal: Array  # [rows, d] m in the world, rad
+    origin: Array  # [3] m
+
+
+@dataclass(frozen=True)
+class SkillBench(Posture):
+    """Mix-in for a `Humanoid`: one row of the table.
+
+    Policies are told what SkillBench tells them: what is missing to the goal, and the way from the hands (or the torso)
+    to the object, but not how the object is turned. Turns of the hands, which earn nothing in `far_reach`, are left
+    out. The critic also sees the object's velocity.
+
+    Attributes:
+      tolerance: see `Row`.
+    """
+
+    episode_length: int = 400
+    tolerance: float = 0.1
+
+    camera: ClassVar[str] = scenes.CAMERA
+    row: ClassVar[Row]
+    build_of: ClassVar[scenes.Build]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, 0.0, tolerance=self.tolerance)
+
+    # -- scene and start -----------------------------------------------------------------------------------------
+
+    def spec_mjcf(self) -> mujoco.MjSpec:
+        """Adds the scene; its joints come after the robot's."""
+        spec = super().spec_mjcf()
+        self.row.furnish(spec, self.build_of)
+        scenes.add_camera(spec, *self.row.view)
+        return spec
+
+    def mirror(self) -> None:
+        """None is declared: which hand and which side matter differs from task to task."""
+        return None
+
+    def start(self, key: Array) -> Start:
+        """The robot's start; the object at rest in its range, with a mass of its own, or the doors ajar."""
+        key, place_key, mass_key = jax.random.split(key, 3)
+        start, row, first = super().start(key), self.row, 7 + self.model.nu
+        if row.moved == "doors":
+            return start.replace(qpos=start.qpos.at[first:].set(AJAR))
+        if row.start is None:
+            return start
+        start = start.replace(qpos=start.qpos.at[first : first + 3].set(uniform(place_key, *row.start)))
+        if row.mass is None:
+            return start
+        return start.replace(overrides=start.overrides | self._weighing(uniform(mass_key, *row.mass), start.overrides))
+
+    def _weighing(self, mass: Array, overrides: Mapping[str, Array]) -> dict[str, Array]:
+        """Model fields with the object's mass set."""
+        body, fields = self.model.body("object").id, ("body_mass", "body_inertia")
+        have = [overrides.get(f, jnp.asarray(getattr(self.model, f), jnp.float32)) for f in fields]
+        inertia = jnp.asarray(self.model.body_inertia[body] / self.model.body_mass[body], jnp.float32)
+        return {f: x.at[body].set(value) for f, x, value in zip(fields, have, (mass, mass * inertia))}
+
+    def remember(self, key: Array, data: Data) -> BenchMemory:
+        """Draw the goal."""
+        key, goal_key = jax.random.split(key)
+        place = self.object(data)
+        return BenchMemory(**vars(super().remember(key, data)), goal=self.row.draw(self, goal_key, place), origin=place)
+
+    # -- where things are ----------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def hand_sites(self) -> np.ndarray:
+        """Ids [2] of the hands' sites, left first."""
+        return np.asarray([self.model.site(name).id for name in self.hands])
+
+    @functools.cached_property
+    def right_arm(self) -> np.ndarray:
+        """Places, among the driven joints, of the right arm's."""
+        return np.asarray([i for i in self.upper_joints if self.joint_names[i].startswith("right_")])
+
+    def object(self, data: Data) -> Array:
+        """Centre of the object, or where the task's `place` is, [3] m."""
+        first = 7 + self.model.nu
+        return jnp.asarray(self.row.place) if self.row.start is None else data.qpos[first : first + 3]
+
+    def moved(self, data: Data) -> Array:
+        """What must come to the goal, [rows, d]: positions in m, or angles of doors in rad."""
+        assert data.site_xpos is not None
+        if self.row.moved == "doors":
+            return data.qpos[7 + self.model.nu :, None]
+        if self.row.moved == "object":
+            return self.object(data)[None]
+        return data.site_xpos[self.hand_sites][: 1 if self.row.moved == "left_hand" else 2]
+
+    def missing(self, data: Data, memory: BenchMemory) -> Array:
+        """From where that is to the goal, [rows, d]."""
+        return memory.goal - self.moved(data)
+
+    def solved(self, data: Data, memory: BenchMemory) -> Array:
+        """Every row is within `tolerance` along the axes that count, [] bool; the button must also be touched."""
+        assert data.sensordata is not None
+        distance = jnp.linalg.norm(self.missing(data, memory)[:, self.row.counted], axis=1)
+        solved = (distance <= self.tolerance).all()
+        if self.row.moved == "left_hand":
+            solved &= data.sensordata[int(self.model.sensor(f"touch_{self.hands[0]}").adr[0])] > 0
+        return solved
+
+    def hands_offset(self, data: Data) -> Array:
+        """From each hand to the object, [2, 3] m."""
+        assert data.site_xpos is not None
+        return self.object(data) - data.site_xpos[self.hand_sites]
+
+    def torso(self, data: Data) -> Array:
+        """Position of the torso [3], m."""
+        assert data.xpos is not None
+        return data.xpos[self.model.body(self.trunk).id]
+
+    # -- observation ---------------------------------------------------------------------------------------------
+
+    def extra_slices(self) -> tuple[Slice, ...]:
+        """`goal_offset`: what is missing; `hands_offset` or `torso_offset`: to the object; along the heading."""
+        doors = self.row.moved == "doors"
+        size = len(scenes.DOORS) if doors else 6 if self.row.moved == "hands" else 3
+        more = {"hands": Slice("hands_offset", 6, "m"), "torso": Slice("torso_offset", 3, "m")}
+        goal = Slice("goal_offset", size, "rad" if doors else "m")
+        return (*super().extra_slices(), goal, *(s for name, s in more.items() if name in self.row.weights))
+
+    def _privileged(self) -> tuple[Slice, ...]:
+        loose = (Slice("object_velocity", TWIST, "m/s, rad/s"),) if self.row.start else ()
+        return (*super()._privileged(), *loose)
+
+    def observe(self, data: Data, memory: Any) -> dict[str, Array]:
+        """The robot's values, and of the task all that there is to see."""
+        missing, doors = self.missing(data, memory), self.row.moved == "doors"
+        found = {"goal_offset": missing if doors else _ahead(data, missing)}
+        if self.row.start or doors:
+            found["hands_offset"] = _ahead(data, self.hands_offset(data))
+            found["torso_offset"] = _ahead(data, (self.object(data) - self.torso(data))[None])
+        if self.row.start:
+            found["object_velocity"] = data.qvel[-TWIST:]
+        return {**super().observe(data, memory), **{name: value.ravel() for name, value in found.items()}}
+
+    # -- reward and end ------------------------------------------------------------------------------------------
+
+    def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
+        """Adds `goal`, and the terms beside it: `hands` to the object, `torso` to its start, `right_arm` at rest."""
+        missing, offsets = self.missing(data, memory), self.angles(data) - self.joints
+        return {
+            **super().rates(before, data, action, memory),
+            "goal": lambda: closeness(missing[:, self.row.rewarded], self.row.sharpness),
+            "hands": lambda: closeness(self.hands_offset(data)),
+            "torso": lambda: closeness((memory.origin - self.torso(data))[:2]),
+            "right_arm": lambda: closeness(offsets[self.right_arm]),
+        }
+
+    def terminated(self, data: Data, memory: Any) -> Array:
+        """A fall; in `ball` also success, as in the release."""
+        fallen = super().terminated(data, memory)
+        return fallen | self.solved(data, memory) if self.row.ends else fallen
+
+    def measure(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Adds `success` (ours), `goal_error` and what SkillBench calls feasibility.
+
+        `goal_error` is SkillBench's accuracy, the mean absolute error along the axes that count, m or rad. `torque` is
+        the mean of |N m| and `joint_speed` of |rad/s| over joints, `tilt` the mean of |roll| and |pitch|, rad.
+        """
+        assert data.actuator_force is not None
+        gx, gy, gz = rotations.gravity(data.qpos[3:7])
+        tilt = jnp.abs(jnp.stack([jnp.arcsin(jnp.clip(gx, -1.0, 1.0)), jnp.arctan2(-gy, -gz)])).mean()
+        return {
+            **super().measure(data, memory),
+            "success": self.solved(data, memory).astype(jnp.float32),
+            "goal_error": jnp.abs(self.missing(data, memory)[:, self.row.counted]).mean(),
+            "torque": jnp.abs(data.actuator_force).mean(),
+            "joint_speed": jnp.abs(self.speeds(data)).mean(),
+            "tilt": tilt,
+        }
+
+    def markers(self, state: State) -> list[Marker]:
+        """The goals."""
+        goal = state.memory.goal
+        return [((float(x), float(y), float(z)), 0.05, MARKER) for x, y, z in goal] if goal.shape[1] == 3 else []
+
+
+def _ahead(data: Data, vectors: Array) -> Array:
+    """Vectors [n, 3] of the world, forward and left of the robot's heading and up."""
+    c, s = rotations.heading(data.qpos[3:7])
+    turn = jnp.stack([jnp.stack([c, -s, 0.0]), jnp.stack([s, c, 0.0]), jnp.asarray([0.0, 0.0, 1.0])])
+    return vectors @ turn
+
+
+def _task(robot: type[Humanoid], build: scenes.Build, name: str, row: Row) -> type[Task]:
+    """The env `<robot>_<name>`."""
+    fields = [
+        ("weights", Mapping[str, float], dataclasses.field(default_factory=lambda: dict(row.weights))),
+        ("tolerance", float, row.tolerance),
+    ]
+    full, doc = f"{robot.name}_{name}", f"Unitree {robot.name.upper()}: {row.doc} (SkillBench)"
+    own: dict[str, Any] = {"name": full, "doc": doc, "row": row, "build_of": build, "__module__": __name__}
+    title = full.title().replace("_", "")
+    return cast(
+        type[Task], dataclasses.make_dataclass(title, fields, bases=(SkillBench, robot), namespace=own, frozen=True)
+    )
+
+
+#: All tasks of both robots.
+TASKS = tuple(
+    _task(robot, build, name, row)
+    for robot, build, weights in ((G1, scenes.G1, (10.0, 5.0)), (H1, scenes.H1, (5.0, 1.0)))
+    for name, row in table(build, *weights).items()
+)
