@@ -11,6 +11,7 @@ from repertoire.deploy.graph import FrozenPolicy, pack
 from repertoire.deploy.onnx_graph import Writer, network, project
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.rules import Reader
 from repertoire.high_level.script import Condition, Stage
 
 
@@ -66,6 +67,7 @@ def zero_shot(write: Writer, rule: ZeroShot, obs: str, policy: int) -> str:
     mean, var = np.asarray(skill.arrays["features/mean"]), np.asarray(skill.arrays["features/var"])
     phi = FrozenPolicy(kernels, biases, mean, var, objective.activation, clip=np.inf)
     here = write.columns(obs, policy + np.arange(mean.size))
+    assert isinstance(rule.ahead, Reader)  # of way points there is no graph
     ahead = write.node("Div", write.columns(obs, rule.ahead.index), write.constant(rule.ahead.scale))
     place = np.zeros((len(skill.position), mean.size))
     place[np.arange(len(skill.position)), skill.position] = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from repertoire.algos.types import Array
 from repertoire.envs.types import State
 from repertoire.errors import UserError
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import Reader, Rule, goal_offset
+from repertoire.high_level.rules import Rule, goal_offset
 from repertoire.high_level.sequence import Latent
 from repertoire.skills.skill import Skill
 
@@ -27,7 +28,7 @@ class ZeroShot:
     """
 
     skill: Skill
-    ahead: Reader
+    ahead: Callable[[State], Array]
     features: np.ndarray
 
     def __call__(self, key: Array, state: State) -> Array:

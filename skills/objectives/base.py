@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -103,7 +103,7 @@ class Directed(Base):
         """Parameters of the network that is phi."""
         return params["encoder"]
 
-    def layers(self, params: Params) -> list[tuple[Array, Array]]:
+    def layers(self, params: Params) -> Sequence[tuple[Array, Array]]:
         """(kernel [in, out], bias [out]) of each layer of phi, first to last; `activation` between them."""
         return networks.dense_layers(self.encoder(params))
 

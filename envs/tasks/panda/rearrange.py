@@ -81,7 +81,7 @@ class PandaRearrange(Solvable, CubeScene):
         """Which cubes are within `tolerance` of their goals, [2] bool."""
         return self.missing(data, memory) <= self.tolerance
 
-    def held(self, data: Data) -> Array:
+    def gripped(self, data: Data) -> Array:
         """Which cubes both pads touch, [2] bool."""
         other = self.sensed(data, "grip_left_other") & self.sensed(data, "grip_right_other")
         return jnp.stack([self.grasped(data), other])
@@ -120,7 +120,7 @@ class PandaRearrange(Solvable, CubeScene):
         """
         cubes, placed = self.both(data), self.placed(data, memory)
         halves = jnp.stack([self.cube_half(data, i) for i in range(2)])
-        held = self.held(data) & ~placed
+        held = self.gripped(data) & ~placed
         up = held & (cubes[:, 2] > halves + LIFTED)
         reach = jnp.where(placed, 0.0, near(jnp.linalg.norm(cubes - self.hand(data), axis=1))).max()
         return {
