@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from repertoire.high_level.goals import ZeroShot, zero_shot
 from repertoire.high_level.graph import Lattice, lattice
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.navigate import goals_of
-from repertoire.high_level.rules import Reader, position_index
+from repertoire.high_level.rules import position_index
 
 #: Neighbours of a cell: half of the eight, the other half by symmetry.
 STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
@@ -59,7 +60,7 @@ class WayPoint:
     goals: np.ndarray
     points: np.ndarray
     position: np.ndarray
-    goal: Reader
+    goal: Callable[[State], Array]
 
     def __call__(self, state: State) -> Array:
         """Offset [2], m."""
