@@ -28,7 +28,7 @@ class Episodes(NamedTuple):
     """K episodes at control rate: qpos [K, T, nq], positions [K, T, d] m, reward [K, T], alive [K, T], memory.
 
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
-    final: metric of `AT_END` that the task has -> [K], its value at the last step of an episode.
+    final: metric of `AT_END` that the task has, and `terminated` -> [K], its value at the last step of an episode.
     sums: metric of the env -> [K], its sum over the steps of an episode; `steps`: how many those are.
     """
 
@@ -113,7 +113,7 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
         (last, *_), (out, counted) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
-        final = {name: last.metrics[name] for name in AT_END if name in last.metrics}
+        final = {name: last.metrics[name] for name in AT_END if name in last.metrics} | {"terminated": last.terminated}
         return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}))
 
     return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
@@ -143,9 +143,9 @@ def _no_keys(tree: Any) -> Any:
 def summary(found: Episodes) -> dict[str, float]:
     """Return and length of episodes, 95 % normal interval of the mean; reach (m) and `AT_END` where there are any.
 
-    `ended_early` is the share of episodes that ended before their time, `mean_<metric>` the mean of a metric of the env
-    over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps` the mean
-    length of options where a controller ends them itself, control steps.
+    `terminated` is the share of episodes that the task ended (a fall, a goal), `mean_<metric>` the mean of a metric of
+    the env over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps` the
+    mean length of options where a controller ends them itself, control steps.
     """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
@@ -157,7 +157,6 @@ def summary(found: Episodes) -> dict[str, float]:
         "episodes": len(returns),
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **{name: float(values.mean()) for name, values in found.final.items()},
-        "ended_early": float((~found.alive[:, -1]).mean()),
         **_means(found),
     }
 

@@ -19,7 +19,7 @@ def episodes(final, sums=None):
 def test_returns_lengths_and_success():
     found = task_eval.summary(episodes({"success": np.array([1.0, 0.0])}))
     assert (found["return"], found["length"], found["episodes"], found["success"]) == (3.0, 1.5, 2, 0.5)
-    assert found["return_low"] == found["return_high"] == pytest.approx(3.0) and found["ended_early"] == 0.5
+    assert found["return_low"] == found["return_high"] == pytest.approx(3.0)
 
 
 def test_figures_are_means_over_steps_and_energy_the_product_of_two():
@@ -39,6 +39,7 @@ def test_figures_follow_the_steps_of_each_episode(monkeypatch):
     assert task_eval.summary(found)["mean_distance"] == pytest.approx(distance.mean(), rel=1e-5)
     monkeypatch.setattr(task_eval, "AT_END", ("distance",))
     found = task_eval.episodes(env, lambda key, state: jnp.array([1.0, 0.5]), jax.random.key(0), 3, steps=7)
+    assert task_eval.summary(found)["terminated"] == 0.0
     np.testing.assert_allclose(found.final["distance"], np.linalg.norm(found.positions, axis=-1)[:, -1], rtol=1e-5)
 
 
