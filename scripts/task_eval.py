@@ -144,8 +144,8 @@ def summary(found: Episodes) -> dict[str, float]:
     """Return and length of episodes, 95 % normal interval of the mean; reach (m) and `AT_END` where there are any.
 
     `terminated` is the share of episodes that the task ended (a fall, a goal), `mean_<metric>` the mean of a metric of
-    the env over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps` the
-    mean length of options where a controller ends them itself, control steps.
+    the env over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps`
+    the mean length of options where a controller ends them itself, control steps.
     """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
