@@ -36,7 +36,7 @@ class RouteConfig:
     """
 
     cell: float = 0.05
-    margin: float = 0.45
+    margin: float = 0.475
     ahead: float = 0.15
 
     def __post_init__(self) -> None:
