@@ -20,7 +20,7 @@ from repertoire.high_level.rules import StatefulRule, goal_offset, position_inde
 #: Macro steps that an option costs from which no path leads on: taken only when all do.
 LOST = 1e4
 #: Draws of the task's goal that decide which goals there are, and whether each can be reached.
-DRAWS = 256
+DRAWS = 4096
 #: Largest lattice that is searched, cells.
 CELLS = 1e6
 

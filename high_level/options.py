@@ -45,6 +45,8 @@ class TerminationConfig:
     def __post_init__(self) -> None:
         if self.termination not in TERMINATION:
             raise unknown("controller.termination", self.termination, TERMINATION)
+        if self.termination == "fixed" and (self.every, self.switch_cost) != (TerminationConfig.every, 0.0):
+            raise UserError("controller.every and controller.switch_cost need controller.termination=learned")
         if not 0 <= self.switch_cost < float("inf"):
             raise UserError(f"controller.switch_cost must be at least 0, got {self.switch_cost}")
 

@@ -159,6 +159,8 @@ def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
     settings = dict(config.get("adapter") or {"base": None})
     base, latent = settings.pop("base"), settings.pop("latent", None)
     if base is None:
+        if latent is not None:
+            raise UserError("adapter.latent needs adapter.base: the library entry that is adapted")
         return None
     if algo != "ppo":
         raise UserError(f"adapters are trained with algo=ppo, not with algo={algo}")
@@ -199,13 +201,20 @@ def label(config: Config) -> str:
 
 
 def pinned(config: Config, kind: str) -> dict[str, Any]:
-    """Config with library references pinned to versions and model files to content: nothing later changes a run."""
+    """Config with library references pinned to versions and model files to content: nothing later changes a run.
+
+    What says nothing is left out, so that runs from before there were adapters, starts or learned ends go on.
+    """
     config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
-    adapter, starts = config.get("adapter"), config.get("starts")
-    if adapter and adapter["base"]:
+    if (adapter := config.pop("adapter", None)) and adapter["base"]:
         config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
-    if starts:
+    elif kind == "train" and config.get("name") is None:
+        config.pop("name", None)
+    if (starts := config.pop("starts", None)) and starts["skills"]:
         config["starts"] = {**starts, "skills": [_pinned(store, r) for r in starts["skills"]]}
+    if "controller" in config and config["controller"].get("termination") == "fixed":
+        inert = {f.name for f in dataclasses.fields(options.TerminationConfig)}
+        config["controller"] = {k: v for k, v in config["controller"].items() if k not in inert}
     if kind == "train-controller":
         config["skills"] = [_pinned(store, r) for r in references(config)]
     return config

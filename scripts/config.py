@@ -90,7 +90,7 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
     compose(name, [o for o in first if not o.startswith("launcher=")])  # bad input fails here, before any job
     sys.argv = [sys.argv[0], "-m", *[translate(o) for o in overrides], "hydra.output_subdir=null"]
 
-    swept = {ALIASES.get(key, key) for key in (o.partition("=")[0] for o in overrides if _SWEEP.match(o))}
+    swept = _swept(overrides)
 
     def job(config: Any) -> None:
         resolved = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
@@ -100,10 +100,20 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
     hydra.main(version_base="1.3", config_path="pkg://repertoire.configs", config_name=name)(job)()
 
 
+def _swept(overrides: Sequence[str]) -> set[str]:
+    """Names of the settings that a sweep goes through."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([translate(o) for o in overrides])
+    return {o.key_or_group for o in parsed if o.is_sweep_override()}
+
+
 def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
     """Run directory and library name of a job of a sweep, where the default ones do not tell it from others."""
     from hydra.core.hydra_config import HydraConfig
 
+    if "run_dir" not in config:  # a verb that makes no runs
+        return {}
     what = (config.get("objective") or {}).get("name") or (config.get("controller") or {}).get("kind")
     parts, pairs = [], (o.lstrip("+").partition("=")[::2] for o in HydraConfig.get().overrides.task)
     for key, value in pairs:
@@ -112,7 +122,8 @@ def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
     marks = [*parts, f"s{config['seed']}"] if parts or "seed" in swept else []
     name = "-".join([config["env"]["name"], *([what] if what else []), *marks])
     found = {"run_dir": f"runs/{name}"} if parts and config["run_dir"] is None else {}
-    return found | ({"name": name} if marks and config.get("name", "") is None else {})
+    freezes = what or (config.get("adapter") or {}).get("base")
+    return found | ({"name": name} if marks and freezes and config["name"] is None else {})
 
 
 def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserError:

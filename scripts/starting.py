@@ -36,6 +36,8 @@ class StartsConfig:
     states: int = 1024
 
     def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"starts.share must lie above 0 and at most at 1, got {self.share}")
         if self.hold < 1 or self.states < STEPS:
             raise UserError(f"starts.hold must be at least 1 and starts.states {STEPS}, got {self.hold}, {self.states}")
 

@@ -105,7 +105,8 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
             stepped, row = _stepped(env, states, actions, ended)
             kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
             measured = {k: v for k, v in stepped.metrics.items() if not k.startswith("reward/")}
-            counted = {k: v * ~ended for k, v in {**measured, "steps": jnp.ones(count)}.items()}
+            steps = {**measured, "steps": jnp.ones(count)}
+            counted = {k: jnp.where(ended, 0.0, v) for k, v in steps.items()}  # a state after the end may be anything
             return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, counted)
 
         states = jax.vmap(env.reset)(jax.random.split(key, count))

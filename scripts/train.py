@@ -32,10 +32,9 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Flat RL, from scratch or as an adapter of a frozen skill."""
-    adapted = cfg["adapter"]["base"] is not None
-    if not adapted:  # what says nothing is not recorded: runs from before there were adapters can be resumed
-        cfg = {k: v for k, v in cfg.items() if k != "adapter" and (k, v) != ("name", None)}
-    return learn("train", cfg, f"{'adapter' if adapted else 'train'}-{build.label(cfg)}", _keep)
+    if cfg["adapter"]["base"] is None:
+        return learn("train", cfg, f"train-{build.label(cfg)}", _keep)
+    return learn("train", cfg, f"adapter-{cfg['name'] or build.label(cfg)}", _keep)  # several of one task need a name
 
 
 def _keep(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]) -> dict[str, list[str]]:

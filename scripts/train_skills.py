@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ def run(cfg: dict[str, Any]) -> RunDir:
     build.prepare(cfg)
     learner = build.learner_of(KIND, cfg)  # evaluates: in episodes that begin as the env says
     trained = build.learner_of(KIND, cfg, starting.env_of(cfg)) if cfg["starts"]["skills"] else learner
-    done = session.open_run(KIND, cfg, f"skills-{build.label(cfg)}-{cfg['objective']['name']}")
+    done = session.open_run(KIND, cfg, f"skills-{_default_name(cfg)}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
         state = session.train(done, trained, evaluate)
@@ -59,10 +60,16 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
     return references
 
 
+def _default_name(cfg: Mapping[str, Any]) -> str:
+    """Skills that start where others leave off have a name of their own, as those others may have the plain one."""
+    name = f"{build.label(cfg)}-{cfg['objective']['name']}"
+    return f"{name}-starts" if (cfg.get("starts") or {}).get("skills") else name
+
+
 def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     """Skill of one seed, with provenance."""
     cfg = run_dir.config
-    name = session.entry_name(cfg, f"{build.label(cfg)}-{cfg['objective']['name']}", index)
+    name = session.entry_name(cfg, _default_name(cfg), index)
     provenance = session.provenance(run_dir, learner, state, index)
     return freeze(name, learner, state, provenance, cfg["objective"].get("features"))
 

@@ -79,6 +79,12 @@ def _timed(command):
         (["train-controller", "command=gaol"], "no policy slice 'gaol' to command"),
         (["evaluate"], "run is required"),
         (["evaluate", "run=/nonexistent/run"], "there is no run at"),
+        (["train", "adapter.latent=[1,0]"], "adapter.latent needs adapter.base"),
+        (["train-skills", "env=point", "starts.skills=[a]", "starts.share=7"], "starts.share must lie above 0"),
+        (
+            ["train-controller", "controller.switch_cost=0.1", "library=/nonexistent"],
+            "need controller.termination=learned",
+        ),
         (["rollout", "run=/nonexistent/run"], "there is no run at"),
         (["export", "run=/nonexistent/run"], "there is no run at"),
         (["report", "runs=[/nonexistent/run]"], "there is no run at"),

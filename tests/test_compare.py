@@ -145,6 +145,16 @@ def test_the_same_seed_gives_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
+def test_flat_arms_are_found_again(tmp_path, capsys):
+    cfg = {**small(tmp_path / "out"), "arms": {"flat": {"verb": "train"}}, "metrics": ["return"], "floor": {}}
+    cfg["overrides"] = [o for o in TINY if not o.startswith("env.")]
+    compare.run(cfg)
+    assert "| flat | " in capsys.readouterr().out
+    compare.run(cfg)
+    assert "[1/1]" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_runs_of_other_settings_are_no_rows_of_the_table(tmp_path):
     cfg = small(tmp_path / "out")
     compare.run(cfg)
@@ -169,8 +179,7 @@ def test_downstream_tasks_are_checked_before_anything_is_trained(tmp_path):
 def pretended(cfg, jobs):
     """Runs that are done at once: skills reach 3 m, controllers earn 7, beside random skills' 2."""
     for job in jobs:
-        settings = {"total_steps": job.steps, "seed": 0, "num_seeds": 1}
-        opened = RunDir.create_or_resume(job.path, kind=job.verb, config={**settings, "run_dir": str(job.path)})
+        opened = RunDir.create_or_resume(job.path, kind=job.verb, config={**job.config, "run_dir": str(job.path)})
         rules = {"trained": {"return": 7.0}, "random": {"return": 2.0}}
         write_json(opened.path / "evaluation.json", {"seeds": [{"reach_m": 3.0}], "rules": rules, "return": 7.0})
         (opened.path / "metrics.jsonl").touch()
@@ -182,6 +191,7 @@ def pretended(cfg, jobs):
 def test_downstream_returns_are_figures_like_any_other(tmp_path, monkeypatch):
     launched = []
     monkeypatch.setattr(compare, "launch", lambda cfg, jobs: launched.append(list(jobs)) or pretended(cfg, jobs))
+    monkeypatch.setattr(compare.build, "pinned", lambda config, kind: dict(config))  # there are no skills to pin to
     cfg = small(tmp_path / "out", "downstream.point=point_maze", "downstream_steps=256")
     cfg["metrics"] = ["reach_m", "downstream_return", "downstream_random_return"]
     compare.run(cfg)
