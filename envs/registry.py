@@ -131,6 +131,7 @@ def _describe_open(name: str) -> dict[str, Any]:
     cls, doc = (OPEN[name], OPEN[name].doc) if name in OPEN else (ADAPTERS[name][0], ADAPTERS[name][2])
     options = {f.name: _default(f) for f in dataclasses.fields(cls) if f.name != "weights"}
     rewards = dict.fromkeys(getattr(cls, "reward_terms", ("env",)), 0.0 if name in OPEN else 1.0)
+    rewards |= next((dict(_default(f)) for f in dataclasses.fields(cls) if f.name == "weights" and name in OPEN), {})
     empty: dict[str, Any] = {"obs": {}, "rewards": rewards, "actions": [], "dt": None}
     return {"name": name, "doc": doc, "options": options, **empty, "episode_length": options["episode_length"]}
 
@@ -156,7 +157,7 @@ def _describe(task: Task) -> dict[str, Any]:
 
 def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
     """Reward weights of `task`, which has the other options, with overrides; an unknown term is an error."""
-    weights = dict.fromkeys(task.reward_terms, 0.0) or dict(task.weights)
+    weights = dict.fromkeys(task.reward_terms, 0.0) | dict(task.weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (

@@ -15,7 +15,8 @@ class BankedEnv(MujocoEnv):
     """`env`, whose episodes begin with probability `share` in a state of a bank.
 
     Of that state the world position of the root (`task.root` leading entries of qpos) is left out: the episode begins
-    where the task says. Everything else that a start has (randomised model fields) is drawn by the task too.
+    where the task says. Everything else that a start has (randomised model fields, what the task remembers) is drawn
+    by the task too: of an arm that held an object, the gripper's target is not in the bank, so the object falls.
 
     Args:
       env: the env. qpos, qvel: the bank, [B, nq] and [B, nv]. share: in (0, 1].

@@ -41,6 +41,8 @@ def measure(
         raise UserError(f"worlds, rounds and mjx_limit must be positive, got {worlds}, {rounds} and {mjx_limit_s}")
     for name in names:
         if name not in registry.TASKS:
+            if name in registry.names():
+                raise UserError(f"env {name} is made from a model or an id that it is given: it has no row of its own")
             raise unknown("env", name, registry.TASKS)
     chosen = list(dict.fromkeys(names)) or list(registry.TASKS)
     rows = []

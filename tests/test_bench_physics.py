@@ -167,22 +167,22 @@ ROW = {"name": "point", "worlds": 4, "ratio_to_bare": 0.5, "ratio_to_mjx": None,
 
 
 @pytest.mark.parametrize(
-    ("script", "ratio", "note"),
+    ("script", "limit", "ratio", "note"),
     [
-        ('print("noise"); print(json.dumps({"ratio_to_bare": 0.025, "note": ""}))', 20.0, ""),
-        ('print(json.dumps({"ratio_to_bare": None, "note": "failed: no"}))', None, "mjx: failed: no"),
-        ('raise ValueError("two\\nlines")', None, "mjx: lines"),
-        ("import time; time.sleep(60)", None, "mjx: not done after 2 s"),
+        ('print("noise"); print(json.dumps({"ratio_to_bare": 0.025, "note": ""}))', 60.0, 20.0, ""),
+        ('print(json.dumps({"ratio_to_bare": None, "note": "failed: no"}))', 60.0, None, "mjx: failed: no"),
+        ('raise ValueError("two\\nlines")', 60.0, None, "mjx: lines"),
+        ("import time; time.sleep(60)", 2.0, None, "mjx: not done after 2 s"),
     ],
 )
 def test_what_mjx_says_of_itself_becomes_a_ratio_or_a_note(
-    script: str, ratio: float | None, note: str, monkeypatch: pytest.MonkeyPatch
+    script: str, limit: float, ratio: float | None, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = bench_envs.subprocess.run
     monkeypatch.setattr(
         bench_envs.subprocess, "run", lambda _, **kw: real([sys.executable, "-c", f"import json\n{script}"], **kw)
     )
-    row = bench_envs._beside_mjx(dict(ROW), 1, True, 2.0)
+    row = bench_envs._beside_mjx(dict(ROW), 1, True, limit)
     assert (row["ratio_to_mjx"], row["note"]) == (ratio and pytest.approx(ratio), note)
 
 

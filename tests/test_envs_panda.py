@@ -336,15 +336,27 @@ def test_rearranged_cubes_count_in_any_order():
     assert float(look(swapped)[0]["placed"]) == 0.0  # each cube has a goal of its own
 
 
-def test_a_cube_at_its_goal_earns_no_grasp():
+def test_a_cube_at_its_goal_has_earned_its_half_of_grasp_and_lift():
     task, state = begun("panda_rearrange")
     held = with_sensors(task, state.data, "grip_left_other", "grip_right_other")
     up = with_qpos(task, held, other=task.cube(held, 1) + jnp.array([0.0, 0.0, 0.1]))
-    cases = {"held": (held, 1.0, 0.0), "up": (up, 1.0, 1.0)}
-    cases["placed"] = with_qpos(task, held, other=state.memory.goals[1]), 0.0, 0.0
+    cases = {"held": (held, 0.5, 0.0), "up": (up, 0.5, 0.5)}
+    cases["placed"] = with_qpos(task, held, other=state.memory.goals[1]), 0.5, 0.5
     for name, (data, grasp, lift) in cases.items():
         terms = task.terms(data, data, None, state.memory)
         assert (float(terms["grasp"]), float(terms["lift"])) == (grasp, lift), name
+
+
+def test_to_place_a_cube_costs_nothing():
+    task, state = begun("panda_rearrange")
+    held = with_sensors(task, state.data, "grip_left_other", "grip_right_other")
+
+    def earned(above):
+        data = with_qpos(task, held, other=state.memory.goals[1] + jnp.array([0.0, 0.0, above]))
+        terms = task.terms(data, data, None, state.memory)
+        return sum(task.weights[name] * float(terms[name]) for name in task.weights)
+
+    assert earned(0.0) > earned(0.039) > earned(0.041)
 
 
 def test_goals_of_a_rearrangement_lie_apart_from_each_other_and_from_the_cubes():

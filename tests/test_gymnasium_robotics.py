@@ -169,6 +169,26 @@ def test_the_kitchen_steps_and_sees_as_the_original_does(monkeypatch):
 
 
 @needs_package
+@pytest.mark.parametrize("name", ["FetchPush-v4", "FetchPushDense-v4"])
+def test_fetch_pays_by_the_way_that_is_missing(name):
+    env = registry.make("fetch", "native", id=name, goal=True)
+    state = quick(env.reset)(jax.random.key(0))
+    place = state.memory.goal - env.task.missing(state.data, state.memory)
+    for way, misses in ((0.0, 0), (0.04, 0), (0.06, 1)):
+        memory = state.memory.replace(goal=place + jnp.array([way, 0.0, 0.0]))
+        terms = env.task.terms(state.data, state.data, jnp.zeros(4), memory)
+        reward = sum(weight * float(terms[term]) for term, weight in env.task.weights.items())
+        assert reward == pytest.approx(-way if "Dense" in name else -misses, abs=1e-6)
+        assert float(env.task.measure(state.data, memory)["success"]) == 1 - misses
+
+
+@needs_package
+def test_a_weight_of_fetch_replaces_that_one_alone():
+    task = registry.make_task("fetch", id="FetchPush-v4", goal=True, weights={"distance": -0.1})
+    assert dict(task.weights) == {"miss": -1.0, "distance": -0.1}
+
+
+@needs_package
 def test_elements_belong_where_the_original_says():
     from gymnasium_robotics.envs.franka_kitchen import kitchen_env
 

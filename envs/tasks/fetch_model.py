@@ -38,7 +38,6 @@ SCENES = {
     "FetchPickAndPlace": Scene("pick_and_place.xml", 0.405, 0.2, (1.25, 0.53, 0.4), grips=True),
 }
 IDS = tuple(f"{name}{kind}-v4" for name in SCENES for kind in ("", "Dense"))
-AIR = 0.45  # m over the table
 
 
 class Settled(NamedTuple):

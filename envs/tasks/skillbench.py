@@ -29,6 +29,7 @@ from repertoire.envs.tasks.panda.arm import uniform
 from repertoire.envs.tasks.pd_robot import PDMemory
 from repertoire.envs.tasks.skillbench_table import Row, table
 from repertoire.envs.types import Array, Data, Slice, Start, State
+from repertoire.errors import UserError
 
 #: How far the doors are open at the start, rad.
 AJAR = 1.0
@@ -66,6 +67,8 @@ class SkillBench(Posture):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 0.0, tolerance=self.tolerance)
+        if self.ground != "flat":
+            raise UserError(f"env {self.name}: ground must be flat, objects start on it")
 
     # -- scene and start -----------------------------------------------------------------------------------------
 
@@ -84,6 +87,7 @@ class SkillBench(Posture):
         """The robot's start; the object at rest in its range, with a mass of its own, or the doors ajar."""
         key, place_key, mass_key = jax.random.split(key, 3)
         start, row, first = super().start(key), self.row, 7 + self.model.nu
+        start = start.replace(overrides=self._own(start.overrides))
         if row.moved == "doors":
             return start.replace(qpos=start.qpos.at[first:].set(AJAR))
         if row.start is None:
@@ -92,6 +96,23 @@ class SkillBench(Posture):
         if row.mass is None:
             return start
         return start.replace(overrides=start.overrides | self._weighing(uniform(mass_key, *row.mass), start.overrides))
+
+    @functools.cached_property
+    def _scene(self) -> dict[str, np.ndarray]:
+        """Randomised model field -> its rows that belong to the scene."""
+        robot, model = super().spec_mjcf().compile(), self.model
+        bodies, fixed = np.arange(robot.nbody, model.nbody), np.flatnonzero(model.geom_bodyid == 0)
+        furniture = fixed[(robot.geom_bodyid == 0).sum() :]
+        geoms = np.concatenate([furniture, np.flatnonzero(model.geom_bodyid >= robot.nbody)])
+        return {"geom_friction": geoms, "body_mass": bodies, "body_inertia": bodies}
+
+    def _own(self, overrides: Mapping[str, Array]) -> dict[str, Array]:
+        """Randomisation is of the robot and the floor: grip and weight of the scene belong to the task."""
+        kept = dict(overrides)
+        for name, rows in self._scene.items():
+            if name in kept:
+                kept[name] = kept[name].at[rows].set(jnp.asarray(getattr(self.model, name)[rows], jnp.float32))
+        return kept
 
     def _weighing(self, mass: Array, overrides: Mapping[str, Array]) -> dict[str, Array]:
         """Model fields with the object's mass set."""

@@ -114,20 +114,22 @@ class PandaRearrange(Solvable, CubeScene):
         }
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
-        """Adds `goal` (mean over cubes), `placed` (their share); of cubes not yet placed `reach`, `grasp` and `lift`.
+        """Adds `goal` (mean over cubes), `placed` (their share), and `reach`, `grasp` and `lift`, half for each cube.
 
-        `reach` is the hand's nearness to the nearest such cube, and 1 where there is none.
+        A placed cube has earned its half of these; the other half is for the one that the hand is at. So to place a
+        cube never costs anything.
         """
         cubes, placed = self.both(data), self.placed(data, memory)
         halves = jnp.stack([self.cube_half(data, i) for i in range(2)])
         held = self.gripped(data) & ~placed
         up = held & (cubes[:, 2] > halves + LIFTED)
         reach = jnp.where(placed, 0.0, near(jnp.linalg.norm(cubes - self.hand(data), axis=1))).max()
+        done = placed.sum(dtype=jnp.float32)
         return {
             **super().terms(before, data, action, memory),
-            "reach": jnp.where(placed.all(), 1.0, reach),
-            "grasp": held.any().astype(jnp.float32),
-            "lift": up.any().astype(jnp.float32),
+            "reach": (done + reach) / 2,
+            "grasp": (done + held.any()) / 2,
+            "lift": (done + up.any()) / 2,
             "goal": near(self.missing(data, memory)).mean(),
             "placed": placed.mean(dtype=jnp.float32),
         }
