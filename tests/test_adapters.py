@@ -172,7 +172,9 @@ def test_settings_of_an_adapter(tmp_path, env, base):
         return build.adapter_of({**config, "adapter": {**config["adapter"], **changes}}, env, algo)
 
     assert (made().rank, made().scale, made().origin["latent"]) == (4, 1.0, [1.0, 0.0])
-    assert made(base=None) is build.adapter_of({}, env, "ppo") is None
+    assert made(base=None, latent=None) is build.adapter_of({}, env, "ppo") is None
+    with pytest.raises(UserError, match=r"adapter\.latent needs adapter\.base"):
+        made(base=None)
     assert build.pinned({**config, "env": {"name": "point"}}, "train")["adapter"]["base"] == "base@1"
     with pytest.raises(UserError, match="adapters are trained with algo=ppo, not with algo=sac"):
         made("sac")

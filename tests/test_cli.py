@@ -82,7 +82,7 @@ def _timed(command):
         (["train", "adapter.latent=[1,0]"], "adapter.latent needs adapter.base"),
         (["train-skills", "env=point", "starts.skills=[a]", "starts.share=7"], "starts.share must lie above 0"),
         (
-            ["train-controller", "controller.switch_cost=0.1", "library=/nonexistent"],
+            ["train-controller", "controller.switch_cost=0.1"],
             "need controller.termination=learned",
         ),
         (["rollout", "run=/nonexistent/run"], "there is no run at"),
