@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 EXTRAS ?= export,slurm,dev
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,16 @@ import pytest
 os.environ.setdefault("MUJOCO_GL", "")  # gl.pick_gl decides
 if not os.environ["MUJOCO_GL"]:
     del os.environ["MUJOCO_GL"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_a_module() -> Iterator[None]:
+    """Compiled programs go with the module that made them: a process that keeps thousands dies in the compiler."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,10 @@ def test_a_script_from_the_command_line(there, capsys):
     assert found["rules"]["script"]["return"] == 1.0 == found["return"]
     assert set(found["rules"]) == {"script", "random"}  # no zero-shot rule for choices
     assert {p.name for p in (there / "script" / "plots").iterdir()} == {"paths.png", "acting.png"}
-    cli.main(["evaluate", "run=script", "rollouts=2"])
+    cli.main(["evaluate", "run=script", "rollouts=3"])
     assert "script       return 1" in capsys.readouterr().out
     assert read_json(there / "script" / "evaluation.json") == found  # another protocol is kept beside it
-    assert read_json(there / "script" / "evaluation-rollouts2.json")["rules"]["script"]["episodes"] == 2
+    assert read_json(there / "script" / "evaluation-rollouts3.json")["rules"]["script"]["episodes"] == 3
     cli.main(["export", "run=script"])
     assert (there / "script" / "export" / "model.onnx").exists()
 
