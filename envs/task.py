@@ -19,7 +19,7 @@ from flax import struct
 
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, Held, ObsSpec, Start, State
-from repertoire.errors import UserError
+from repertoire.errors import UserError, unknown
 
 #: (position [3] m, radius m, rgba) of a sphere drawn into videos.
 Marker = tuple[tuple[float, float, float], float, tuple[float, float, float, float]]
@@ -106,6 +106,12 @@ class Task:
     def kick(self, data: Data, memory: Any) -> Array | None:
         """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
         return None
+
+    def check_weights(self) -> None:
+        """`UserError` for a weight of a term that `reward_terms` does not name."""
+        for term in self.weights:
+            if term not in self.reward_terms:
+                raise unknown(f"reward term of env {self.name}", term, self.reward_terms)
 
     def mocap(self, action: Array, data: Data, memory: Any) -> Array | None:
         """Poses [nmocap, 7] (m, quaternion) that mocap bodies take for the step; None: they stay where they are."""

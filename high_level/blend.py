@@ -20,11 +20,11 @@ import numpy as np
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, positive, unknown
-from repertoire.high_level.composer import Composer
+from repertoire.high_level.composer import SQUASH, Composer, bounded
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.skill import Skill
 
-COMBINE, SQUASH = ("blend", "switch", "multiply"), ("tanh", "clamp")
+COMBINE = ("blend", "switch", "multiply")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,10 @@ class Blend(Composer):
     def resolve(self, action: Array) -> Command:
         """Squash and project the sub-goals, normalise the weights over the skills, bound the residual."""
         *raw, logits, residual = jnp.split(action, self.ends)
-        latents = tuple(s.prior.project(self._squash(z)) for s, z in zip(self.skills, raw, strict=True))
+        latents = tuple(
+            s.prior.project(bounded(z, self.config.squash, self.config.limit))
+            for s, z in zip(self.skills, raw, strict=True)
+        )
         return Blended(latents, self._normalised(logits), self._bounded(residual), self.bank.start())
 
     def act(self, obs: Array, command: Blended) -> tuple[Array, Command]:
@@ -153,10 +156,6 @@ class Blend(Composer):
         """Where each sub-goal and the weights end in the action."""
         ends = itertools.accumulate([*self.sizes, len(self._weight_names())])
         return list(ends)
-
-    def _squash(self, raw: Array) -> Array:
-        limit = self.config.limit
-        return limit * jnp.tanh(raw / limit) if self.config.squash == "tanh" else jnp.clip(raw, -limit, limit)
 
     def _normalised(self, logits: Array) -> Array:
         if len(self.skills) == 1:

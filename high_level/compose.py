@@ -21,13 +21,11 @@ from repertoire.algos.types import Array, Metrics, Stats
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import positive, unknown
 from repertoire.high_level.bank import labels
-from repertoire.high_level.composer import Composer
+from repertoire.high_level.composer import SQUASH, Composer, bounded
 from repertoire.high_level.types import Command, Field
 from repertoire.skills import adapters
 from repertoire.skills.adapters import Factors
 from repertoire.skills.skill import Skill
-
-SQUASH = ("tanh", "clamp")
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,7 @@ class Compose(Composer):
 
     def resolve(self, action: Array) -> Command:
         """Bounded coefficients [n]."""
-        limit = self.config.limit
-        return limit * jnp.tanh(action / limit) if self.config.squash == "tanh" else jnp.clip(action, -limit, limit)
+        return bounded(action, self.config.squash, self.config.limit)
 
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
         """The action of the composed policy."""

@@ -18,6 +18,9 @@ from repertoire.high_level.bank import Bank
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.skill import Skill
 
+#: How what is emitted may be bounded.
+SQUASH = ("tanh", "clamp")
+
 
 class Composer(abc.ABC):
     """Frozen skills behind one action space.
@@ -121,3 +124,8 @@ class Composer(abc.ABC):
             discrete=self.discrete,
             parameters=self.parameters,
         )
+
+
+def bounded(raw: Array, squash: str, limit: float) -> Array:
+    """`raw` within +-`limit`: by `tanh`, whose gradient never quite vanishes, or by `clamp`, without any outside."""
+    return limit * jnp.tanh(raw / limit) if squash == "tanh" else jnp.clip(raw, -limit, limit)

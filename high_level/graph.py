@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
+from repertoire.algos.types import Array
 from repertoire.errors import UserError
 from repertoire.high_level.handoff import HandOffs
 
@@ -64,6 +66,12 @@ class Lattice:
         """Cell of a point (x, y), m; the nearest one for a point outside."""
         found = np.clip(np.rint((np.asarray(xy) - self.low) / self.cell), 0, np.array(self.free.shape) - 1)
         return int(found[0]), int(found[1])
+
+    def indices(self, xy: Array) -> tuple[Array, Array]:
+        """`index` of traced points [..., 2]."""
+        found = jnp.rint((xy - jnp.asarray(self.low)) / self.cell).astype(jnp.int32)
+        x, y = self.free.shape
+        return jnp.clip(found[..., 0], 0, x - 1), jnp.clip(found[..., 1], 0, y - 1)
 
 
 def lattice(low: np.ndarray, high: np.ndarray, cell: float, clear: Callable[[np.ndarray], np.ndarray]) -> Lattice:

@@ -73,8 +73,7 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
         raise UserError("these skills do not move the robot: no graph of theirs leads anywhere")
     walled = isinstance(task, Walled)
     if isinstance(task, Walled):
-        walls = np.asarray(task.walls())
-        low, high = walls[:, :2].min(0), walls[:, :2].max(0)
+        low, high = task.extent()
         _check_size(low, high, cell)
         cells = lattice(low, high, cell, lambda xy: task.clearance(xy) > config.margin)
         goals, starts = drawn, np.zeros((len(drawn), 2))
@@ -111,20 +110,16 @@ def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:
     moves, price = jnp.asarray(graph.moves), jnp.asarray(np.where(np.isfinite(graph.cost), graph.cost, LOST))
     far = np.linalg.norm(cells.centres - field.goals[:, None, None], axis=-1)[:, None]
     value = jnp.asarray(np.where(np.isfinite(field.value), field.value, LOST + far), jnp.float32)
-    free, low, goals = jnp.asarray(cells.free), jnp.asarray(cells.low), jnp.asarray(field.goals)
+    free, goals = jnp.asarray(cells.free), jnp.asarray(field.goals)
     options, looks = jnp.arange(graph.start), jnp.asarray(parts(graph, cells))[:, None, None]
-
-    def cell_of(xy: Array) -> tuple[Array, Array]:
-        found = jnp.rint((xy - low) / cells.cell).astype(jnp.int32)
-        return jnp.clip(found[..., 0], 0, free.shape[0] - 1), jnp.clip(found[..., 1], 0, free.shape[1] - 1)
 
     def step(key: Array, state: State, last: Array) -> tuple[Array, Array]:
         here, ahead = state.obs["features"][index], offset(state)
         at = here if field.absolute else -ahead
         which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if field.absolute else 0
         way = at + looks * moves[last]  # [parts, n, 2]
-        blocked = ~free[cell_of(way)].all(0)
-        onward = price[last] + value[which, options, *cell_of(way[-1])] + LOST * blocked
+        blocked = ~free[cells.indices(way)].all(0)
+        onward = price[last] + value[which, options, *cells.indices(way[-1])] + LOST * blocked
         option = jnp.argmin(onward)
         return option, option
 

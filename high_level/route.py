@@ -50,13 +50,12 @@ class WayPoint:
     """Where the next way point lies from the robot, as a function of the state.
 
     Attributes:
-      low: centre (x, y) of the first cell, m. cell: side, m. goals: [G, 2] m.
+      cells: of the maze. goals: [G, 2] m.
       points: [G, X, Y, 2] way point of each cell on the way to each goal, m.
       position: entries of the position in the feature group. goal: reads where the goal lies from the robot.
     """
 
-    low: np.ndarray
-    cell: float
+    cells: Lattice
     goals: np.ndarray
     points: np.ndarray
     position: np.ndarray
@@ -66,9 +65,7 @@ class WayPoint:
         """Offset [2], m."""
         here, points = state.obs["features"][self.position], jnp.asarray(self.points)
         which = jnp.argmin(jnp.linalg.norm(jnp.asarray(self.goals) - here - self.goal(state), axis=-1))
-        found = jnp.rint((here - self.low) / self.cell).astype(jnp.int32)
-        i, j = jnp.clip(found[0], 0, points.shape[1] - 1), jnp.clip(found[1], 0, points.shape[2] - 1)
-        return points[which, i, j] - here
+        return points[which, *self.cells.indices(here)] - here
 
 
 def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
@@ -79,12 +76,11 @@ def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
     rule, task, spec = zero_shot(env), getattr(env.env, "task", None), env.env.spec
     if not isinstance(task, Walled):
         raise UserError(f"env {spec.name} has no walls to go around: controller=zero_shot goes straight to the goal")
-    walls = np.asarray(task.walls())
-    low, high, side = walls[:, :2].min(0), walls[:, :2].max(0), task.cell
-    cells = lattice(low, high, config.cell * side, lambda xy: task.clearance(xy) > config.margin * side)
+    side = task.cell
+    cells = lattice(*task.extent(), config.cell * side, lambda xy: task.clearance(xy) > config.margin * side)
     goals = goals_of(task)
     points = np.stack([way_points(cells, goal, config.ahead * side) for goal in goals])
-    ahead = WayPoint(cells.low, cells.cell, goals, points.astype(np.float32), position_index(spec), rule.ahead)
+    ahead = WayPoint(cells, goals, points.astype(np.float32), position_index(spec), rule.ahead)
     return dataclasses.replace(rule, ahead=ahead)
 
 

@@ -31,7 +31,12 @@ class StatefulRule(NamedTuple):
 
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
-    return StatefulRule(_forget, Partial(_recall, rule if isinstance(rule, Partial) else Partial(rule)))
+    return StatefulRule(_forget, Partial(_recall, as_partial(rule)))
+
+
+def as_partial(rule: Callable[..., Any]) -> Partial:
+    """`rule` as a pytree, whose leaves are the arrays of a `Partial`."""
+    return rule if isinstance(rule, Partial) else Partial(rule)
 
 
 def _forget(key: Array, state: State) -> tuple[()]:

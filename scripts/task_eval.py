@@ -18,7 +18,7 @@ from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import Rule, StatefulRule, memoryless
+from repertoire.high_level.rules import Rule, StatefulRule, as_partial, memoryless
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
 AT_END = ("success", "goal_error")
@@ -117,11 +117,7 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         final = {name: last.metrics[name] for name in AT_END if name in last.metrics} | {"terminated": last.terminated}
         return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}))
 
-    return lambda rule, key: run(jax.tree.map(_partial, rule, is_leaf=callable), key)
-
-
-def _partial(rule: Any) -> Partial:
-    return rule if isinstance(rule, Partial) else Partial(rule)
+    return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
 
 
 def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -62,9 +62,7 @@ class Fetch(Task):
             raise unknown("env of gymnasium-robotics for env=fetch", self.id, IDS)
         if self.weights and not self.goal:
             raise UserError("env fetch has reward terms with env.goal=true only")
-        for term in self.weights:
-            if term not in self.reward_terms:
-                raise unknown("reward term of env fetch", term, self.reward_terms)
+        self.check_weights()
         usual = {"miss": -float("Dense" not in self.id), "distance": -float("Dense" in self.id)}
         self._adopt("weights", dict(self.weights) or (usual if self.goal else {}))
         self._adopt("coverage_cells", {self.moved: 0.1})

@@ -85,6 +85,11 @@ class Walled(Goal):
                 found.append((x, y, half * len(run.group()), half))
         return found
 
+    def extent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest centre (x, y) of a wall, m: all that is free lies between."""
+        centres = np.asarray(self.walls())[:, :2]
+        return centres.min(0), centres.max(0)
+
     def clearance(self, xy: np.ndarray) -> np.ndarray:
         """Distance [...] of points [..., 2] to the nearest wall, m; 0 inside one."""
         walls = np.asarray(self.walls())

@@ -75,9 +75,7 @@ class Mjcf(MjcfRobot):
                 raise unknown("feature slice of env.coverage", cell, seen)
         if self.terminate and not self.slices.free:
             raise UserError(f"env.terminate asks whether the root fell, but {self.file} begins with no free joint")
-        for term in self.weights:
-            if term not in self.reward_terms:
-                raise unknown(f"reward term of env {self.name}", term, self.reward_terms)
+        self.check_weights()
         if "forward" in self.weights and not self.root:
             raise UserError(f"reward term 'forward' needs a root that moves, which {self.file} has not")
 
