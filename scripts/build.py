@@ -14,6 +14,7 @@ import jax
 
 from repertoire.algos import trainer
 from repertoire.algos.adapter import Adapter
+from repertoire.algos.imitation import DAggerConfig, Imitator
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.sac import SACConfig
@@ -22,6 +23,8 @@ from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
 from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
+from repertoire.envs.mujoco_env import MujocoEnv
+from repertoire.envs.task import Task
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
@@ -91,6 +94,8 @@ def env_of(config: Config) -> Any:
 
 def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
+    if kind == "imitate":
+        return imitator_of(config, env or env_of(config))
     settings = dict(config["algo"])
     name = settings.pop("name", "ppo")
     if name not in ALGOS:
@@ -103,12 +108,28 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     if kind == "train-controller":
         env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
-    steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
-    if config["total_steps"] < 1:
-        raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
-    updates = -(-int(config["total_steps"]) // steps)
+    updates = _updates(config, algo.envs * algo.rollout * getattr(env, "hold", 1))
     extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
     return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
+
+
+def imitator_of(config: Config, env: Any) -> Imitator:
+    """Learner of the stages of the task's expert."""
+    dagger = dataclass_of(DAggerConfig, config["dagger"], "dagger")
+    if config["channels"]:
+        raise UserError("channels are for learning from rewards: imitate has none")
+    expert = env.task.expert() if isinstance(env, MujocoEnv) else None
+    if expert is None:
+        known = ", ".join(n for n, task in envs.TASKS.items() if task.expert is not Task.expert)
+        raise UserError(f"env {env.spec.name} has no expert to imitate; there is one for: {known}")
+    return Imitator(env, expert, dagger, _updates(config, dagger.envs * dagger.rollout))
+
+
+def _updates(config: Config, steps: int) -> int:
+    """Updates of `steps` env steps each that make up `total_steps`."""
+    if config["total_steps"] < 1:
+        raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
+    return -(-int(config["total_steps"]) // steps)
 
 
 def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
