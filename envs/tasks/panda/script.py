@@ -19,7 +19,7 @@ from repertoire.envs.tasks.panda import control, furniture
 from repertoire.envs.types import Array, Data, State
 from repertoire.errors import UserError
 
-SHUT, AJAR, OPEN = 0.0, 0.025, control.OPEN  # m per finger
+SHUT, AJAR, OPEN = 0.0, 0.025, 0.036  # m per finger; any wider, a finger lands on the handle beside the cube
 HIGH, SLOPE, BELOW = 0.18, 6.0, 0.05  # m: height to travel at; rise per m aside; m below the slope where ways end
 HELD, FREE = 0.026, 0.032  # m per finger: fingers around a cube hold it below this, and let it go beyond
 BAR_HELD, BAR_FREE = 0.013, 0.018  # the same for the handle
@@ -122,7 +122,7 @@ def press(task: Any, data: Data, memory: Any) -> Move:
 def open_drawer(task: Any, data: Data, memory: Any) -> Move:
     """Pull the drawer open by its handle, let go and rise (`PandaDrawer`, `PandaScene`)."""
     hand, handle, opening = task.hand(data), task.handle(data), task.hand_opening(data)
-    around = _within(hand - handle, (0.03, 0.012, 0.012))
+    around = _grip(hand - handle, (0.03, 0.012, 0.01), opening < BAR_FREE)
     opened = task.drawer(data) > furniture.TRAVEL - 0.01
     pulled = handle.at[1].add(task.drawer(data) - furniture.TRAVEL - 0.02)
     there = jnp.where(opening < BAR_HELD, pulled, handle)
@@ -188,7 +188,7 @@ def _way(here: Array, there: Array, box: tuple[float, float]) -> Array:
 
 def _around(task: Any, data: Data, index: int = 0) -> Array:
     """Whether the fingers are on both sides of a cube, [] bool."""
-    return _within(task.hand(data) - task.cube(data, index), (0.015, 0.015, 0.015))
+    return _grip(task.hand(data) - task.cube(data, index), (0.015, 0.012, 0.016), task.hand_opening(data) < FREE)
 
 
 def _held(task: Any, data: Data, index: int = 0) -> Array:
@@ -199,6 +199,14 @@ def _held(task: Any, data: Data, index: int = 0) -> Array:
 def _beside(offset: Array, box: tuple[float, float, float]) -> Array:
     """Whether what lies at `offset` [3] from its goal is within `box` (m) beside it, and not higher above it, []."""
     return _within(offset[:2], box[:2]) & (offset[2] < box[2])
+
+
+def _grip(offset: Array, box: tuple[float, float, float], closing: Array) -> Array:
+    """Whether fingers at `offset` [3] are around something: within `box` (m), or 1 cm more once they are `closing`.
+
+    What is held at the edge of the box would else be let go.
+    """
+    return _within(offset, tuple(x + 0.01 for x in box)) & (closing | _within(offset, box))
 
 
 def _within(offset: Array, box: tuple[float, ...]) -> Array:
