@@ -1,4 +1,4 @@
-"""Imitation in stages: a hand-made expert on a point is learned; who leads; what is frozen; the verb from end to end."""
+"""Imitation in stages: a hand-made expert on a point is learned; who leads; what is frozen; the verb, end to end."""
 
 import jax
 import jax.numpy as jnp
