@@ -151,12 +151,16 @@ class Walled(Goal):
         was, left = (self.ways.distance(d.qpos[:2], memory.goal) for d in (before, data))
         return {**super().terms(before, data, action, memory), "progress": was - left}
 
+    def measure(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Adds `success`: whether it is there."""
+        return {**super().measure(data, memory), "success": self.arrived(data, memory).astype(jnp.float32)}
+
     def mirror(self) -> None:
         """The walls have none."""
 
     def terminated(self, data: Data, memory: Any) -> Array:
-        """Arrived."""
-        return self.arrived(data, memory) & (not self.hold)
+        """Arrived, or what else ends the robot's episode."""
+        return super().terminated(data, memory) | (self.arrived(data, memory) & (not self.hold))
 
 
 @dataclass(frozen=True)
