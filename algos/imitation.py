@@ -17,7 +17,7 @@ from flax import struct
 
 from repertoire.algos import acting, guided, networks, normalize, replay
 from repertoire.algos.distributions import Distribution, Gaussian
-from repertoire.algos.types import Array, Metrics, Params, Stats
+from repertoire.algos.types import Array, LatentPrior, Metrics, Objective, Params, Stats
 from repertoire.envs.expert import Expert
 from repertoire.errors import UserError, at_least_one, positive
 
@@ -113,7 +113,10 @@ class Imitator:
       env: an `Env` with vector actions. expert: of its task. config: constants. total_updates: length of training.
     """
 
-    objective = prior = adapter = feature_index = None
+    objective: Objective | None = None
+    prior: LatentPrior | None = None
+    adapter: Any = None
+    feature_index: Any = None
     channels: tuple[str, ...] = ()
     hold = 1
 

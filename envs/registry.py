@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from repertoire.envs import brax_env, physics, playground_env
+from repertoire.envs.expert import Expert
 from repertoire.envs.foreign import ForeignEnv, Options
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
@@ -112,6 +113,15 @@ def _check_options(name: str, cls: type, options: dict[str, Any]) -> None:
     for key in options:
         if key not in fields:
             raise unknown(f"option of env {name}", key, fields)
+
+
+def expert_of(env: Any) -> Expert:
+    """The expert of an env's task. Raises `UserError` for an env without one, with the names of those that have one."""
+    found = env.task.expert() if isinstance(env, MujocoEnv) else None
+    if found is None:
+        known = ", ".join(name for name, task in TASKS.items() if task.expert is not Task.expert)
+        raise UserError(f"env {env.spec.name} has no expert to imitate; there is one for: {known}")
+    return found
 
 
 def describe(name: str | None = None) -> list[dict[str, Any]]:

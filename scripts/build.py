@@ -23,8 +23,6 @@ from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
 from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
-from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.task import Task
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
@@ -118,11 +116,7 @@ def imitator_of(config: Config, env: Any) -> Imitator:
     dagger = dataclass_of(DAggerConfig, config["dagger"], "dagger")
     if config["channels"]:
         raise UserError("channels are for learning from rewards: imitate has none")
-    expert = env.task.expert() if isinstance(env, MujocoEnv) else None
-    if expert is None:
-        known = ", ".join(n for n, task in envs.TASKS.items() if task.expert is not Task.expert)
-        raise UserError(f"env {env.spec.name} has no expert to imitate; there is one for: {known}")
-    return Imitator(env, expert, dagger, _updates(config, dagger.envs * dagger.rollout))
+    return Imitator(env, envs.expert_of(env), dagger, _updates(config, dagger.envs * dagger.rollout))
 
 
 def _updates(config: Config, steps: int) -> int:

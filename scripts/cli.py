@@ -33,7 +33,7 @@ HELP = """repertoire VERB [key=value ...]
 {verbs}
 
   repertoire VERB --help      the verb's settings and their defaults
-  repertoire VERB -m a=1,2    sweep (train, train-skills, train-controller); launcher=slurm submits to a cluster
+  repertoire VERB -m a=1,2    sweep (imitate, and all that train); launcher=slurm submits to a cluster
 """
 
 
