@@ -164,8 +164,9 @@ class Task:
         return None
 
     def expert(self) -> Expert | None:
-        """What solves the task by rule, in stages to imitate; None: nothing that is known. Raises `UserError` where it
-        does not drive what the options make of an action.
+        """What solves the task by rule, in stages to imitate; None: nothing is known that does.
+
+        Raises `UserError` where it does not drive what the options make of an action.
         """
         return None
 
