@@ -174,7 +174,8 @@ def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
 def _several(task: Task) -> dict[str, Any]:
     """`tasks` with all weights of each, and as `weights` the largest of each term: some tasks leave out those at 0."""
     tasks = {str(name): _weights(task, dict(own)) for name, own in task.tasks.items()}
-    return {"tasks": tasks, "weights": {k: max(abs(row[k]) for row in tasks.values()) for k in task.weights}}
+    first = next(iter(tasks.values()))
+    return {"tasks": tasks, "weights": {k: max(abs(row[k]) for row in tasks.values()) for k in first}}
 
 
 def make(name: str, physics_backend: str = "auto", **options: Any) -> Any:

@@ -46,9 +46,7 @@ def _keep(
     return kept | _of_tasks(run_dir, learner, state, found, default)
 
 
-def _of_tasks(
-    run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], default: str
-) -> dict[str, list[str]]:
+def _of_tasks(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], default: str) -> dict[str, list[str]]:
     """Of a task x skill matrix, a plain skill of each task and seed as a library entry `<name>-<task>`."""
     cfg, references = run_dir.config, []
     for index, rows in enumerate(allocations(run_dir, learner, state)):

@@ -19,38 +19,45 @@ def index(state):
     return np.asarray(state.drawn[TASK]).argmax(-1)
 
 
-@pytest.fixture(scope="module", params=["native", "mjx"])
-def env(request):
-    return registry.make("point_disc", request.param, tasks=TASKS, episode_length=3)
+@pytest.fixture(scope="module", params=["native", pytest.param("mjx", marks=pytest.mark.slow)])
+def worlds(request):
+    """(spec, first states, what the step to the right makes of states, before and after new episodes begin)."""
+    env = registry.make("point_disc", request.param, tasks=TASKS, episode_length=3)
+
+    def step(state):
+        after = env.step(state, jnp.array([1.0, 0.0]))
+        return after, env.reset_where(after.truncated, after)
+
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    reset, step = (jax.jit(jax.vmap(f), compiler_options=quick) for f in (env.reset, step))
+    return env.spec, reset, step
 
 
-def test_an_episode_is_about_one_task_and_the_next_may_be_about_another(env):
-    start = jax.jit(jax.vmap(env.reset))(KEYS)
-    np.testing.assert_array_equal(start.obs["policy"][:, env.spec.obs.index("policy", (TASK,))], start.drawn[TASK])
+def test_an_episode_is_about_one_task_and_the_next_may_be_about_another(worlds):
+    spec, reset, step = worlds
+    start = reset(KEYS)
+    np.testing.assert_array_equal(start.obs["policy"][:, spec.obs.index("policy", (TASK,))], start.drawn[TASK])
     assert (np.asarray(start.drawn[TASK]).sum(1) == 1).all()
     assert (np.bincount(index(start), minlength=3) > 10).all()  # of 64; 10 are 3.1 standard deviations below
 
-    step = jax.jit(jax.vmap(lambda s: env.reset_where(s.truncated, env.step(s, jnp.array([1.0, 0.0])))))
-    states = [start]
-    for _ in range(4):
-        states.append(step(states[-1]))
-    first, *rest = map(index, states)
-    for now, t in zip(rest, range(1, 4)):
-        np.testing.assert_array_equal(now, first, err_msg=f"step {t}")
-    assert (rest[-1] != first).mean() > 0.4  # of a third alike
-    np.testing.assert_array_equal(states[-1].obs["policy"][:, -3:], states[-1].drawn[TASK])
-    again = jax.jit(jax.vmap(env.reset))(KEYS)
-    np.testing.assert_array_equal(again.drawn[TASK], start.drawn[TASK])
+    state = start
+    for _ in range(3):
+        last, state = step(state)
+        np.testing.assert_array_equal(index(last), index(start))
+    assert last.truncated.all() and (index(state) != index(start)).mean() > 0.4  # a third stays by chance
+    np.testing.assert_array_equal(state.obs["policy"][:, -3:], state.drawn[TASK])
+    np.testing.assert_array_equal(reset(KEYS).drawn[TASK], start.drawn[TASK])
 
 
-def test_its_weights_count(env):
-    """The same worlds under each task: the gap to the disc's rim, m, once, minus twice, and not at all."""
-    start = jax.jit(jax.vmap(env.reset))(KEYS[:3])
-    start = start.replace(drawn={TASK: jnp.eye(3)})
-    after = jax.jit(jax.vmap(lambda s: env.step(s, jnp.array([1.0, 0.0]))))(start)
-    offset = after.obs["policy"][:, env.spec.obs.index("policy", ("disc_offset",))]
+def test_its_weights_count(worlds):
+    """Minus the gap to the disc's rim, m, minus twice that, and not at all."""
+    spec, reset, step = worlds
+    start = reset(KEYS)
+    after, _ = step(start)
+    offset = np.asarray(after.obs["policy"][:, spec.obs.index("policy", ("disc_offset",))])
     gap = np.linalg.norm(offset, axis=1) - 0.3
-    np.testing.assert_allclose(after.metrics["reward/reach"], [-1, 2, 0] * gap, rtol=1e-5, atol=1e-6)
+    wanted = np.array([-1.0, 2.0, 0.0])[index(start)] * gap
+    np.testing.assert_allclose(after.metrics["reward/reach"], wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after.reward, after.metrics["reward/reach"], rtol=1e-6)  # nothing is rough so far away
 
 
@@ -76,9 +83,8 @@ def test_terms_that_only_a_task_weighs_are_computed(tmp_path):
     )
     tasks = {"lazy": {"control": -0.5}, "busy": {"control": 1.0}}
     env = registry.make("mjcf", "native", file=str(tmp_path / "car.xml"), tasks=tasks)
-    state = env.reset(KEYS[0])
-    rewards = [env.step(state.replace(drawn={TASK: row}), jnp.ones(1)).reward for row in jnp.eye(2)]
-    np.testing.assert_allclose(rewards, [-0.5, 1.0], rtol=1e-6)
+    after = jax.jit(jax.vmap(lambda key: env.step(env.reset(key), jnp.ones(1))))(KEYS)
+    np.testing.assert_allclose(after.reward, np.array([-0.5, 1.0])[index(after)], rtol=1e-6)
 
 
 def test_a_task_looks_the_same_in_the_mirror():
