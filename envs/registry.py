@@ -159,7 +159,7 @@ def _describe(task: Task) -> dict[str, Any]:
 
 def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
     """Reward weights of `task`, which has the other options, with overrides; an unknown term is an error."""
-    weights = dict.fromkeys(task.reward_terms, 0.0) | dict(task.weights)
+    weights = dict.fromkeys(task.known_terms(), 0.0) | dict(task.weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (

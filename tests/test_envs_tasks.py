@@ -419,3 +419,25 @@ def test_smoothing_what_is_not_there():
         registry.make("point", "native", smooth={"velocty": 0.5})
     with pytest.raises(UserError, match=r"smooth\.velocity must be at least 0"):
         registry.make("point", "native", smooth={"velocity": -1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "standing", "lying"),
+    [
+        ("ant", slice(3, 7), (np.cos(0.7), np.sin(0.7), 0, 0), (np.cos(0.9), 0, np.sin(0.9), 0)),  # 80 and 103 degrees
+        ("ant_maze", slice(3, 7), (1, 0, 0, 0), (0, 1, 0, 0)),
+        ("half_cheetah", 2, 1.5, 1.6),
+        ("walker2d", 1, 0.81, 0.79),
+        ("humanoid", 2, 1.01, 0.99),
+    ],
+)
+def test_a_fall_ends_the_episode_only_where_asked(name, entry, standing, lying):
+    for terminate in (False, True):
+        task = registry.make_task(name, terminate=terminate)
+        physics = NativePhysics(task.model, task.fields)
+        for value, fallen in ((standing, False), (lying, True)):
+            qpos = jnp.asarray(task.model.qpos0, jnp.float32).at[entry].set(jnp.asarray(value, jnp.float32))
+            data = physics.init(qpos, jnp.zeros(task.model.nv))
+            memory = task.remember(jax.random.key(0), data)
+            assert bool(task.fallen(data)) == fallen
+            assert bool(task.terminated(data, memory)) == (fallen and terminate)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from repertoire.envs import registry
+from repertoire.envs.lattice import lattice
 from repertoire.errors import UserError
 from repertoire.high_level import handoff, navigate, script
-from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, graph_of, lattice, parts
+from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, graph_of, parts
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice, Latent
 from repertoire.scripts import task_eval
