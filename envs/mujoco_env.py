@@ -137,7 +137,7 @@ class MujocoEnv:
 
     def _begin(self, key: Array, data: Data) -> State:
         key, memory_key, noise_key = jax.random.split(key, 3)
-        memory, drawn = self.task.remember(memory_key, data), self.task.draw(jax.random.fold_in(memory_key, 1))
+        memory, drawn = self.task.remember(memory_key, data), self.task.draw_task(jax.random.fold_in(memory_key, 1))
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
         names = jax.eval_shape(self._metric_names, data, memory, drawn)
         values, smooth = self._values(data, memory, None)

@@ -160,7 +160,7 @@ class Task:
         """The slice `TASK` where there are several tasks."""
         return (Slice(TASK, len(self.tasks), f"one-hot: {', '.join(self.tasks)}"),) if self.tasks else ()
 
-    def draw(self, key: Array) -> dict[str, Array]:
+    def draw_task(self, key: Array) -> dict[str, Array]:
         """Values of `task_slices` for a whole episode: any task, all alike."""
         count = len(self.tasks)
         return {TASK: jax.nn.one_hot(jax.random.randint(key, (), 0, count), count)} if count else {}

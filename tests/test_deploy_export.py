@@ -170,9 +170,10 @@ def test_which_task_it_is_is_a_command(tmp_path: Path) -> None:
     assert found["return"]["jax"] == pytest.approx(found["return"]["export"], abs=1e-3) and found["return"]["jax"] != 0
     assert found["qpos_error_20"] < 1e-4
     loaded = runner.Runner(out)
+    loaded.reset(goals=[1.0, 1.0])
     with pytest.raises(runner.ExportError, match="command 'task' is missing"):
         loaded.simulate(1)
-    loaded.reset(commands={"task": [1, 0]})
+    loaded.reset(goals=[1.0, 1.0], commands={"task": [1, 0]})
     assert loaded.simulate(1)["obs"][0, -2:].tolist() == [1, 0]
 
 
