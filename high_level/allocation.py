@@ -6,7 +6,7 @@ the base and the mean of its skills. Here the matrix is a controller that reads 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,22 +18,22 @@ from repertoire.algos.types import Array
 from repertoire.envs.task import TASK
 from repertoire.high_level.compose import Compose
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import Rule
 
 #: Task -> skill -> coefficient.
 Allocation = dict[str, dict[str, float]]
 
 
-def learned(env: Any, rule: Rule) -> Allocation:
-    """The coefficients that a controller's deterministic policy `rule` gives each task; {} where it reads more."""
+def learned(env: Any, rule: Callable[..., Any]) -> Allocation:
+    """The coefficients that a controller's deterministic policy, a `Rule`, gives each task; {} where it reads more."""
     if not isinstance(env, MacroEnv) or not isinstance(env.composer, Compose) or env.spec.reads != (TASK,):
         return {}
-    composer, spec = env.composer, env.env.spec
-    tasks, size = tuple(env.env.task.tasks), spec.obs.size("policy")
+    low: Any = env.env
+    composer, spec, tasks = env.composer, low.spec, tuple(low.task.tasks)
+    size = spec.obs.size("policy")
     asked = jnp.zeros((len(tasks), size)).at[:, spec.obs.index("policy", (TASK,))].set(jnp.eye(len(tasks)))
 
     def row(obs: Array) -> Array:
-        return composer.resolve(rule(jax.random.key(0), SimpleNamespace(obs={"policy": obs})))
+        return jnp.asarray(composer.resolve(rule(jax.random.key(0), SimpleNamespace(obs={"policy": obs}))))
 
     rows = np.asarray(jax.vmap(row)(asked)).tolist()
     return {task: dict(zip(composer.labels, row, strict=True)) for task, row in zip(tasks, rows, strict=True)}

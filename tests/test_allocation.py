@@ -124,6 +124,14 @@ def test_what_cannot_be_read_says_so(env, skills):
         MacroEnv(env, Compose(skills, env.spec, SHARE), 5, reads=("taks",))
 
 
+def test_tasks_are_written_in_one_piece_or_term_by_term():
+    said = (
+        ["env.tasks={reach:{reach:1.0},flee:{reach:-1.0}}"],
+        [f"env.tasks.{n}.reach={TASKS[n]['reach']}" for n in TASKS],
+    )
+    assert [config.compose("train", ["env=point_disc", *s])["env"]["tasks"] for s in said] == [TASKS, TASKS]
+
+
 def test_the_preset_is_a_setting_of_compose():
     chosen, plain = (
         config.compose("train_controller", [f"controller={kind}"])["controller"] for kind in ("allocate", "compose")
