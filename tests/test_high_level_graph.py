@@ -108,6 +108,12 @@ def test_progress_and_success_by_hand():
     assert np.isinf(graph_of(found, least=0.6).cost[0, 1])
 
 
+def test_an_option_that_stays_succeeds_by_staying():
+    fresh, after = np.zeros((1, 2, 2)), np.array([[[[0.0, 0.004], [0.3, 0.0]]]])
+    found = handoff.HandOffs(fresh + 0.003, after, np.ones((1, 1, 2), bool))
+    np.testing.assert_array_equal(found.progress, [[[1.0, 0.0]]])
+
+
 @pytest.fixture(scope="module")
 def maze(oracle):
     env = registry.make("point_maze", "native")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -57,13 +56,13 @@ class Walled(Goal):
         know the map. With it the reward term `progress` is how much shorter the way became, m.
     """
 
-    weights: Mapping[str, float] = field(default_factory=lambda: {"goal": 1.0, "progress": 0.0})
     radius: float = 0.5
     cell: float = 4.0
     hold: bool = False
     guide: float = 0.0
 
     wall_height: ClassVar[float] = 2.0  # m
+    reward_terms: ClassVar[tuple[str, ...]] = ("progress",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

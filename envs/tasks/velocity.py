@@ -17,6 +17,7 @@ from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least, interval
 from repertoire.envs.tasks.pd_robot import PDMemory
 from repertoire.envs.types import Array, Data, Slice
+from repertoire.errors import UserError
 
 if TYPE_CHECKING:
     from repertoire.envs.tasks.legged import Legged as _Legged
@@ -96,9 +97,11 @@ class Velocity(_Legged):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        interval(self.name, vx=self.vx, vy=self.vy, yaw_rate=self.yaw_rate, stand=(0.0, self.stand))
+        interval(self.name, vx=self.vx, vy=self.vy, yaw_rate=self.yaw_rate)
         at_least(self.name, 1, hold=self.hold)
         at_least(self.name, 1e-3, sigma=self.sigma)
+        if not 0.0 <= self.stand <= 1.0:
+            raise UserError(f"env {self.name}: stand is a fraction of the commands, 0 to 1, got {self.stand}")
 
     def commands(self) -> dict[str, tuple[list[list[float]], int]]:
         """`command`: its ranges, and for how long it holds."""
