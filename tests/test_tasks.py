@@ -111,11 +111,11 @@ def test_returns_of_every_task():
     [
         ({"reach": {"reach": 1.0}}, "reach is one task alone: give its weights as env.weights"),
         ({"a": {"reach": 1.0}, "b": {"raech": 1.0}}, "unknown reward term of env point_disc 'raech': did you mean"),
-        ({"a": 1.0, "b": {}}, "tasks gives each its weights: env.tasks="),
-        ({"a": {"reach": "much"}, "b": {}}, "tasks gives each its weights: env.tasks="),
-        (["a", "b"], "tasks gives each its weights: env.tasks="),
+        ({"a": 1.0, "b": {}}, "env.tasks.a must be settings by name, got 1.0"),
+        ({"a": {"reach": "much"}, "b": {}}, "env.tasks.a.reach must be a number, got 'much'"),
+        (["a", "b"], "env.tasks must be settings by name, got "),
         ({"a b": {}, "b": {}}, "a task cannot be called 'a b'"),
-        ({"low": {}, "b": {}}, "a task cannot be called 'low'"),
+        ({"low": {}, "b": {}}, "a task cannot be called 'low': return_low is the end of an interval"),
     ],
 )
 def test_wrong_tasks_are_one_line(tasks, says):
