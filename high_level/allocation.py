@@ -6,7 +6,7 @@ the base and the mean of its skills. Here the matrix is a controller that reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,7 @@ from repertoire.high_level.macro_env import MacroEnv
 Allocation = dict[str, dict[str, float]]
 
 
-def learned(env: Any, rule: Callable[..., Any]) -> Allocation:
+def learned(env: Any, rule: Any) -> Allocation:
     """The coefficients that a controller's deterministic policy, a `Rule`, gives each task; {} where it reads more."""
     if not isinstance(env, MacroEnv) or not isinstance(env.composer, Compose) or env.spec.reads != (TASK,):
         return {}

@@ -39,6 +39,11 @@ def run(cfg: dict[str, Any]) -> Path:
     out, check = Path(cfg["out"] or opened.path / "export"), bool(cfg["check"])
     if planning.is_planned(opened.config):
         return write(opened, *ruled(opened, cfg["physics"]), 0, out, check)
+    if opened.kind == "imitate":
+        raise UserError(
+            f"run {opened.name} is of several policies, which its expert chooses from: export a controller over its "
+            "skills, as `repertoire train-controller` makes one"
+        )
     opened, learner, state = evaluate.load(cfg)
     seeds = int(opened.config["num_seeds"])
     if not 0 <= cfg["seed"] < seeds:

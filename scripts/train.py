@@ -97,10 +97,10 @@ def measure(
     rows = []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
-        rule = task_eval.trained(learner, one)
-        rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps)))
-    found = task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
-    return found | ({"allocation": mean} if (mean := allocation.mean(allocations(run_dir, learner, state))) else {})
+        found = task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count, steps))
+        rows.append({**found, **task_eval.parts(learner, one, key, count)})
+    table = task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
+    return table | ({"allocation": mean} if (mean := allocation.mean(allocations(run_dir, learner, state))) else {})
 
 
 def allocations(run_dir: RunDir, learner: Any, state: Any) -> list[allocation.Allocation]:
