@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from repertoire.algos.types import Array, Params
@@ -86,6 +87,24 @@ def mlp(inputs: int, hidden: tuple[int, ...], out: int, activation: str = "swish
         return jnp.asarray(module.apply({"params": params}, x))
 
     return Network(init, apply)
+
+
+def reader(spec: Any, latent: int, hidden: tuple[int, ...], out: int, activation: str) -> Network:
+    """Policy network of an `EnvSpec`, [policy observation, latent] -> [out], that reads the slices `spec.reads` alone.
+
+    Its `layers` are those of a network of all inputs, with kernel rows of zeros where it does not look.
+    """
+    size = spec.obs.size("policy")
+    index = np.concatenate([spec.obs.index("policy", spec.reads or None), np.arange(size, size + latent)])
+    inner = mlp(len(index), hidden, out, activation, out_scale=0.01)
+    if not spec.reads:
+        return inner
+
+    def layers(params: Params) -> Layers:
+        (kernel, bias), *rest = inner.layers(params)
+        return [(jnp.zeros((size + latent, len(bias))).at[index].set(kernel), bias), *rest]
+
+    return Network(inner.init, lambda params, x: inner.apply(params, x[..., index]), layers)
 
 
 def first_outputs(layers: Layers, count: int) -> Layers:

@@ -98,8 +98,7 @@ def actor_critic(
     """
     if adapter is None:
         head = distributions.for_spec(spec, config.init_log_std)
-        inputs = spec.obs.size("policy") + latent
-        policy = networks.mlp(inputs, config.hidden, head.outputs, config.activation, out_scale=0.01)
+        policy = networks.reader(spec, latent, config.hidden, head.outputs, config.activation)
     else:
         head = distributions.Gaussian(spec.action_size, config.init_log_std, adapter.squash)
         policy = adapter.network()

@@ -112,7 +112,7 @@ def actor_critic(spec: Any, latent: int, channels: int, config: SACConfig) -> Ac
             "controller.mode=latent for a controller"
         )
     head, cfg = TanhGaussian(spec.action_size), config
-    policy = networks.mlp(spec.obs.size("policy") + latent, cfg.hidden, head.outputs, cfg.activation, out_scale=0.01)
+    policy = networks.reader(spec, latent, cfg.hidden, head.outputs, cfg.activation)
     width = spec.obs.size("critic") + latent + spec.action_size
     member = networks.mlp(width, cfg.hidden, channels, cfg.activation)
     return ActorCritic(policy, head, networks.ensemble(member, cfg.ensemble), cfg.alpha)

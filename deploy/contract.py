@@ -19,7 +19,7 @@ from repertoire.deploy import runner
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_model import OPSET
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.task import Task
+from repertoire.envs.task import TASK, Task
 from repertoire.envs.types import EnvSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level.frozen import FrozenController
@@ -154,6 +154,8 @@ def _command(task: Task, s: Slice) -> dict[str, Any]:
     if s.name in task.commands():
         ranges, steps = task.commands()[s.name]
         return {**row, "range": ranges, "hold": steps, "note": "uniform in its range, drawn independently"}
+    if s.name == TASK:
+        return {**row, "note": "which task is asked for, in the order of the unit, for a whole episode"}
     if s.name != "goal":
         return {**row, "note": "no declared source: compute it as the training task does"}
     half: Any = getattr(task, "goal_range", None)

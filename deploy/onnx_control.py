@@ -14,7 +14,7 @@ from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_graph import Writer, composed, network, project, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend, BlendConfig
-from repertoire.high_level.compose import Compose, ComposeConfig
+from repertoire.high_level.compose import SHARE, TINY, Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
@@ -202,7 +202,11 @@ def _combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str,
 
 
 def _bounded(write: Writer, config: BlendConfig | ComposeConfig, x: str) -> str:
-    """`config.squash` to +-`config.limit`."""
+    """`config.squash`: to +-`config.limit`, or to shares."""
+    if config.squash == SHARE:
+        own = write.node("Sigmoid", x)
+        total = write.node("ReduceSum", own, write.constant([1], np.int64), keepdims=1)
+        return write.node("Div", own, write.node("Max", total, write.constant(TINY)))
     limit = write.constant(config.limit)
     if config.squash == "clamp":
         return write.node("Clip", x, write.constant(-config.limit), limit)

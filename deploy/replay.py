@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -108,11 +108,12 @@ def _column(choices: int, shape: tuple[int, int], rng: np.random.Generator) -> n
 
 def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> dict[str, Any]:
     """Replay `episodes` with the export. Returns figures, or why there is no replay, and `problems`."""
-    missing = [c for c in loaded.commands if not hasattr(episodes.memory, c)]
+    asked = _asked(episodes, loaded.commands)
+    missing = [c for c in loaded.commands if c not in asked]
     if missing:
         return {"skipped": f"the runner has no source for {', '.join(missing)}", "problems": []}
     env, steps = on_native(env), episodes.obs.shape[1]
-    runs = [_replay(loaded, env, episodes, i) for i in range(len(episodes.qpos))]
+    runs = [_replay(loaded, env, episodes, asked, i) for i in range(len(episodes.qpos))]
     log, data = (jax.tree.map(lambda *rows: np.stack(rows), *part) for part in zip(*runs, strict=True))
     qpos = log["qpos"]
     returns, expected_obs = _score(env, episodes.start, log["action"], data, loaded.contract)
@@ -132,6 +133,14 @@ def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> di
     return {**figures, "problems": _problems(figures)}
 
 
+def _asked(episodes: Episodes, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """What was asked for, [N, T, size]: of commands `names` those that the task remembers or an episode keeps."""
+    count, steps = episodes.obs.shape[:2]
+    found = {n: np.asarray(getattr(episodes.memory, n)) for n in names if hasattr(episodes.memory, n)}
+    drawn = {n: np.asarray(v)[:, None] for n, v in episodes.start.drawn.items()}
+    return found | {n: np.broadcast_to(v, (count, steps, v.shape[-1])) for n, v in drawn.items()}
+
+
 def _problems(figures: Mapping[str, Any]) -> list[str]:
     problems = []
     if not figures["observation_error"] <= OBS_TOLERANCE:
@@ -147,7 +156,9 @@ def _problems(figures: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -> tuple[dict[str, Any], Data]:
+def _replay(
+    loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, asked: Mapping[str, np.ndarray], i: int
+) -> tuple[dict[str, Any], Data]:
     """(trajectory, tasks' view of it [T + 1]) of start `i`."""
     skill = loaded.contract["kind"] == "skill"
     loaded.reset(z=episodes.z[i] if skill else None)
@@ -158,7 +169,7 @@ def _replay(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, i: int) -
             values.append(np.array(getattr(data, name), np.float32))
 
     def commands(t: int) -> dict[str, Any]:
-        return {name: np.asarray(getattr(episodes.memory, name))[i, t] for name in loaded.commands}
+        return {name: asked[name][i, t] for name in loaded.commands}
 
     start = (episodes.qpos[i, 0], np.asarray(episodes.start.data.qvel)[i])
     out = loaded.simulate(episodes.obs.shape[1], start=start, commands=commands, on_step=look)
@@ -176,21 +187,22 @@ def _score(
     spec = ObsSpec({"policy": groups["policy"], "features": known})
     terms_of = _terms(spec, contract)
 
-    def step(carry: tuple[Any, Array, Any], seen: Any) -> Any:
+    def step(drawn: dict[str, Array], carry: tuple[Any, Array, Any], seen: Any) -> Any:
         (memory, key, obs), (before, after, action, t) = carry, seen
         key, memory_key, _ = jax.random.split(key, 3)  # as `MujocoEnv.step` does, so that goals are drawn alike
         new = task.advance(memory_key, before, after, action, memory, t)
         terms = task.terms(before, after, action, memory)
-        reward = sum((task.weights.get(k, 0.0) * v for k, v in terms.items()), start=jnp.zeros(()))
-        next_obs = spec.slide(obs, spec.build(task.observe(after, new)))
+        reward = sum(task.weighted(terms, drawn).values(), start=jnp.zeros(()))
+        next_obs = spec.slide(obs, spec.build(task.observe(after, new) | drawn))
         return (new, key, next_obs), (terms_of(obs), reward, task.terminated(after, new))
 
-    def episode(memory: Any, key: Array, data: Data, actions: Array) -> Any:
+    def episode(memory: Any, key: Array, drawn: dict[str, Array], data: Data, actions: Array) -> Any:
         before, after = (jax.tree.map(lambda x, s=s: x[s], data) for s in (slice(None, -1), slice(1, None)))
-        begin = (memory, key, spec.build(task.observe(jax.tree.map(lambda x: x[0], data), memory)))
-        return jax.lax.scan(step, begin, (before, after, actions, jnp.arange(1, len(actions) + 1)))[1]
+        begin = (memory, key, spec.build(task.observe(jax.tree.map(lambda x: x[0], data), memory) | drawn))
+        times = jnp.arange(1, len(actions) + 1)
+        return jax.lax.scan(functools.partial(step, drawn), begin, (before, after, actions, times))[1]
 
-    out = jax.jit(jax.vmap(episode))(start.memory, start.key, data, actions)
+    out = jax.jit(jax.vmap(episode))(start.memory, start.key, start.drawn, data, actions)
     obs, reward, ended = (np.asarray(x) for x in out)
     return _until_end(reward, ended), obs
 

@@ -31,7 +31,7 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
     source, sha256 = task.source_model()
     return EnvSpec(
         name=task.name,
-        obs=_with_smooth(task),
+        obs=_observed(task),
         action_size=len(low),
         action_names=task.action_names(),
         action_low=low,
@@ -44,15 +44,16 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
     )
 
 
-def _with_smooth(task: Task) -> ObsSpec:
-    """The task's observation groups, with the low-passed slices it asks for at the end of features and critic."""
+def _observed(task: Task) -> ObsSpec:
+    """The task's groups, then the low-passed slices it asks for in features and critic, then which task it is."""
     groups = dict(task.obs_spec().groups)
     known = {s.name: s for s in groups["features"]}
     for name in task.smooth:
         if name not in known:
             raise unknown(f"feature slice of env {task.name} to smooth", name, known)
     extra = tuple(dataclasses.replace(known[name], name=f"smooth_{name}") for name in task.smooth)
-    return ObsSpec({k: (*v, *extra) if k in ("features", "critic") else v for k, v in groups.items()})
+    groups = {k: v if k == "policy" else (*v, *extra) for k, v in groups.items()}
+    return ObsSpec({k: v if k == "features" else (*v, *task.task_slices()) for k, v in groups.items()})
 
 
 class MujocoEnv:
@@ -101,8 +102,9 @@ class MujocoEnv:
         t = state.t + 1
         memory = self.task.advance(memory_key, state.data, data, action, state.memory, t)
         terms = self.task.terms(state.data, data, action, state.memory)
-        reward, metrics = self._reward(terms, diverged)
+        reward, metrics = self._reward(terms, diverged, state.drawn)
         values, smooth = self._values(data, memory, state.smooth)
+        values |= state.drawn
         return State(
             data=data,
             obs=self.spec.obs.slide(state.obs, self._observe(noise_key, values)),
@@ -114,6 +116,7 @@ class MujocoEnv:
             key=key,
             t=t,
             smooth=smooth,
+            drawn=state.drawn,
         )
 
     def reset_where(self, mask: Array, state: State) -> State:
@@ -134,10 +137,11 @@ class MujocoEnv:
 
     def _begin(self, key: Array, data: Data) -> State:
         key, memory_key, noise_key = jax.random.split(key, 3)
-        memory = self.task.remember(memory_key, data)
+        memory, drawn = self.task.remember(memory_key, data), self.task.draw_task(jax.random.fold_in(memory_key, 1))
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
-        names = jax.eval_shape(self._metric_names, data, memory)
+        names = jax.eval_shape(self._metric_names, data, memory, drawn)
         values, smooth = self._values(data, memory, None)
+        values |= drawn
         return State(
             data=data,
             obs=self._observe(noise_key, values),
@@ -149,20 +153,23 @@ class MujocoEnv:
             key=key,
             t=jnp.zeros((), jnp.int32),
             smooth=smooth,
+            drawn=drawn,
         )
 
-    def _metric_names(self, data: Data, memory: Any) -> dict[str, Array]:
+    def _metric_names(self, data: Data, memory: Any, drawn: dict[str, Array]) -> dict[str, Array]:
         action = jnp.zeros(self.spec.action_size)
         terms = self.task.terms(data, data, action, memory)
         false = jnp.zeros((), bool)
-        return {**self._reward(terms, false)[1], **self._measure(data, memory, false)}
+        return {**self._reward(terms, false, drawn)[1], **self._measure(data, memory, false)}
 
     def _measure(self, data: Data, memory: Any, diverged: Array) -> dict[str, Array]:
         measured = {**self.task.measure(data, memory), **self.physics.metrics(data)}
         return {**measured, "diverged": diverged.astype(jnp.float32)}
 
-    def _reward(self, terms: dict[str, Array], diverged: Array) -> tuple[Array, dict[str, Array]]:
-        weighted = {k: jnp.where(diverged, 0.0, self.task.weights.get(k, 0.0) * v) for k, v in terms.items()}
+    def _reward(
+        self, terms: dict[str, Array], diverged: Array, drawn: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        weighted = {k: jnp.where(diverged, 0.0, v) for k, v in self.task.weighted(terms, drawn).items()}
         total = sum(weighted.values(), start=jnp.zeros(()))
         return total, {f"reward/{k}": v for k, v in weighted.items()}
 

@@ -103,9 +103,11 @@ def make_task(name: str, **options: Any) -> Task:
         raise unknown("env", name, names())
     cls = known[name]
     options = _checked(name, cls, options)
-    if "weights" in options:
+    if "weights" in options or options.get("tasks"):
         others = {key: value for key, value in options.items() if key != "weights"}
-        options["weights"] = _weights(cls(**others), options["weights"])
+        options["weights"] = _weights(cls(**others), options.get("weights", {}))
+    if options.get("tasks"):
+        options |= _several(cls(**options))
     return cls(**options)
 
 
@@ -180,6 +182,13 @@ def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
             )
         weights[term] = float(weight)
     return weights
+
+
+def _several(task: Task) -> dict[str, Any]:
+    """`tasks` with all weights of each, and as `weights` the largest of each term: some tasks leave out those at 0."""
+    tasks = {str(name): _weights(task, dict(own)) for name, own in task.tasks.items()}
+    first = next(iter(tasks.values()))
+    return {"tasks": tasks, "weights": {k: max(abs(row[k]) for row in tasks.values()) for k in first}}
 
 
 def make(name: str, physics_backend: str = "auto", **options: Any) -> Any:

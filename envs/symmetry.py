@@ -6,6 +6,7 @@ says which of its slices are vectors, rotations or joints; the rest follows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -89,7 +90,8 @@ def of(env: Any) -> Mirror:
     mirror = env.task.mirror() if hasattr(env, "task") else None
     if mirror is None:
         raise UserError(f"env {env.spec.name} has no mirror symmetry: train with algo.symmetry=false")
-    return mirror
+    more = {s.name: same(s.size) for s in env.task.task_slices()}
+    return dataclasses.replace(mirror, slices={**mirror.slices, **more}) if more else mirror
 
 
 def model_flips(model: mujoco.MjModel, pose: np.ndarray) -> tuple[Flip, Flip, Flip]:

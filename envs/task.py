@@ -7,11 +7,13 @@ physics itself: `MujocoEnv` does, on any backend.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -19,9 +21,12 @@ from flax import struct
 
 from repertoire.envs.expert import Expert
 from repertoire.envs.symmetry import Mirror
-from repertoire.envs.types import Array, Data, Held, ObsSpec, Start, State
+from repertoire.envs.types import Array, Data, Held, ObsSpec, Slice, Start, State
 from repertoire.errors import UserError, unknown
 
+#: Policy slice that tells which of several tasks an episode is about, one-hot.
+TASK = "task"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: (position [3] m, radius m, rgba) of a sphere drawn into videos.
 Marker = tuple[tuple[float, float, float], float, tuple[float, float, float, float]]
 
@@ -40,6 +45,8 @@ class Task:
       weights: reward term -> weight; terms with weight 0 are still reported.
       smooth: feature slice -> time constant, s, of a first-order low-pass: adds a slice `smooth_<slice>` to features
         and critic. The velocity of a gait swings within a stride; what a skill is known by is its mean.
+      tasks: name -> weights of all reward terms, for several tasks in one env: each episode draws one, whose weights
+        count instead of `weights` and which the last slice of policy and critic tells (`TASK`, one-hot).
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
       affine_control: whether controls are the action, scaled and shifted: what an export can hold.
@@ -58,6 +65,7 @@ class Task:
     episode_length: int = 200
     weights: Mapping[str, float] = field(default_factory=dict)
     smooth: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     name: ClassVar[str] = ""
     doc: ClassVar[str] = ""
@@ -77,6 +85,8 @@ class Task:
         """Reject impossible options with a `UserError`; subclasses add their own and call this one."""
         at_least(self.name, 1, episode_length=self.episode_length)
         at_least(self.name, 0.0, **{f"smooth.{k}": v for k, v in self.smooth.items()})
+        if self.tasks:
+            _check_tasks(self.name, self.tasks)
 
     def build(self) -> mujoco.MjModel:
         """Compile the model. Called once."""
@@ -147,6 +157,22 @@ class Task:
         """Unweighted reward terms of the step, [] each; `memory` is the one the action was chosen under."""
         return {}
 
+    def task_slices(self) -> tuple[Slice, ...]:
+        """The slice `TASK` where there are several tasks."""
+        return (Slice(TASK, len(self.tasks), f"one-hot: {', '.join(self.tasks)}"),) if self.tasks else ()
+
+    def draw_task(self, key: Array) -> dict[str, Array]:
+        """Values of `task_slices` for a whole episode: any task, all alike."""
+        count = len(self.tasks)
+        return {TASK: jax.nn.one_hot(jax.random.randint(key, (), 0, count), count)} if count else {}
+
+    def weighted(self, terms: Mapping[str, Array], drawn: Mapping[str, Array]) -> dict[str, Array]:
+        """`terms` [] times their weights, those of the task that was `drawn` where there are several."""
+        if not self.tasks:
+            return {k: self.weights.get(k, 0.0) * v for k, v in terms.items()}
+        of_tasks = {k: jnp.asarray([row.get(k, 0.0) for row in self.tasks.values()]) for k in terms}
+        return {k: (drawn[TASK] * of_tasks[k]).sum() * v for k, v in terms.items()}
+
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Task metrics after the step, [] each."""
         return {}
@@ -193,6 +219,17 @@ def at_least(env: str, low: float, **values: float) -> None:
     for option, value in values.items():
         if not isinstance(value, Real) or not low <= value < float("inf"):  # NaN compares false: refused too
             raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+
+
+def _check_tasks(env: str, tasks: Mapping[str, Any]) -> None:
+    """`UserError` unless `tasks` are two or more, with names that files and figures can have."""
+    if len(tasks) < 2:
+        raise UserError(f"env {env}: {next(iter(tasks))} is one task alone: give its weights as env.weights")
+    for name in tasks:
+        if not _NAME.fullmatch(str(name)):
+            raise UserError(f"env {env}: a task cannot be called {name!r}: use letters, digits, '-', '_' and '.'")
+        if name in ("low", "high"):
+            raise UserError(f"env {env}: a task cannot be called {name!r}: return_{name} is the end of an interval")
 
 
 def interval(env: str, **values: tuple[float, float]) -> None:

@@ -176,6 +176,7 @@ class EnvSpec:
       model: the MJCF file of an env that was made from one, and model_sha256 its fingerprint; empty for our own.
       parameters: with `discrete`, the number of continuous parameters of each choice: the action is then the vector
         [index, parameters of choice 0, of choice 1, ...], of which only those of the chosen one matter.
+      reads: policy slices that a policy network reads, critics read all of theirs; (): all.
     """
 
     name: str
@@ -191,6 +192,7 @@ class EnvSpec:
     model: str = ""
     model_sha256: str = ""
     parameters: tuple[int, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class State(struct.PyTreeNode):
@@ -210,6 +212,7 @@ class State(struct.PyTreeNode):
     key: Array  # typed PRNG key
     t: Array  # [] int32 control steps since the episode began
     smooth: dict[str, Array] = struct.field(default_factory=dict)  # low-passed feature slices (`Task.smooth`)
+    drawn: dict[str, Array] = struct.field(default_factory=dict)  # slices that an episode keeps (`Task.tasks`)
 
 
 class Env(Protocol):

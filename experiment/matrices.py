@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,20 @@ from repertoire.experiment.plots import GRID, INK, figure_of, save
 from repertoire.experiment.strip import Strip
 
 
-def heatmap(path: str | os.PathLike[str], values: np.ndarray, *, title: str, xlabel: str, ylabel: str) -> Path:
+def heatmap(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Path:
     """Shares [N, M] in 0 .. 1 as a coloured matrix, row 0 on top; numbers inside where they can be read.
+
+    Args:
+      path: PNG to write. rows, columns: their names; None: numbers. Values beyond 0 .. 1 widen the range of colours.
 
     Raises:
       UserError: wrong shape, disk full or read-only.
@@ -23,13 +36,18 @@ def heatmap(path: str | os.PathLike[str], values: np.ndarray, *, title: str, xla
         raise UserError(f"heatmap wants values [N, M], got {list(values.shape)}")
     figure = figure_of(5.2, 4.6)
     axes = figure.add_subplot()
-    image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="viridis")
+    low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+    image = axes.imshow(values, vmin=low, vmax=high, cmap="viridis")
     figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
     if values.size <= 100:
         for (i, j), value in np.ndenumerate(values):
-            colour = "white" if value < 0.6 else INK
+            colour = "white" if value < low + 0.6 * (high - low) else INK
             axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
     axes.tick_params(colors=INK, labelsize=8, length=3, color=GRID)
+    if columns is not None:
+        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    if rows is not None:
+        axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel(xlabel, color=INK, fontsize=9)
     axes.set_ylabel(ylabel, color=INK, fontsize=9)
     axes.set_title(title, color=INK, fontsize=10)

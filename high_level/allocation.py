@@ -1,39 +1,48 @@
-"""Which skills a task is made of: a task x skill allocation matrix, learned with an inventory of low-rank skills.
+"""Which skills a task is made of: a task x skill allocation matrix over an inventory of low-rank skills.
 
-After Polytropon ("Combining Modular Skills in Multitask Learning", Ponti et al. 2022): allocations are Bernoulli,
-relaxed so that they have a gradient, and a task's weights are the base and the mean of its skills. Pure functions;
-whoever trains several tasks brings the loss. A row is also a set of coefficients for `skills.adapters.merge`.
+After Polytropon ("Combining Modular Skills in Multitask Learning", Ponti et al. 2022): a task's weights are those of
+the base and the mean of its skills. Here the matrix is a controller that reads nothing but the task (`Compose`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from repertoire.algos.types import Array
-from repertoire.errors import UserError
+from repertoire.envs.task import TASK
+from repertoire.high_level.compose import Compose
+from repertoire.high_level.macro_env import MacroEnv
+
+#: Task -> skill -> coefficient.
+Allocation = dict[str, dict[str, float]]
 
 
-def sample(key: Array, logits: Array, temperature: float = 1.0) -> Array:
-    """Relaxed Bernoulli draws [tasks, skills] in (0, 1) of probabilities sigmoid(`logits`) (binary concrete).
+def learned(env: Any, rule: Any) -> Allocation:
+    """The coefficients that a controller's deterministic policy, a `Rule`, gives each task; {} where it reads more."""
+    if not isinstance(env, MacroEnv) or not isinstance(env.composer, Compose) or env.spec.reads != (TASK,):
+        return {}
+    low: Any = env.env
+    composer, spec, tasks = env.composer, low.spec, tuple(low.task.tasks)
+    size = spec.obs.size("policy")
+    asked = jnp.zeros((len(tasks), size)).at[:, spec.obs.index("policy", (TASK,))].set(jnp.eye(len(tasks)))
 
-    The draw lies above 1/2 with exactly that probability, at any temperature; towards 0 it becomes binary.
-    """
-    if not temperature > 0:
-        raise UserError(f"the temperature of an allocation must be positive, got {temperature}")
-    return jax.nn.sigmoid((logits + jax.random.logistic(key, logits.shape)) / temperature)
+    def row(obs: Array) -> Array:
+        return jnp.asarray(composer.resolve(rule(jax.random.key(0), SimpleNamespace(obs={"policy": obs}))))
+
+    rows = np.asarray(jax.vmap(row)(asked)).tolist()
+    return {task: dict(zip(composer.labels, row, strict=True)) for task, row in zip(tasks, rows, strict=True)}
 
 
-def normalised(allocation: Array) -> Array:
-    """Rows [..., skills] >= 0 divided by their sums: the mean over a task's skills. A row of zeros stays zero."""
-    return allocation / jnp.maximum(allocation.sum(-1, keepdims=True), 1e-6)
-
-
-def effective(kernel: Array, a: Array, b: Array, weights: Array) -> Array:
-    """Kernels [tasks, in, out] of all tasks: `kernel` [in, out] + sum over skills of weight A B.
-
-    Args:
-      a: [skills, in, r]. b: [skills, r, out], times the scale of the changes.
-      weights: [tasks, skills], see `normalised`.
-    """
-    return kernel + jnp.einsum("ts,sir,sro->tio", weights, a, b)
+def mean(several: Sequence[Allocation]) -> Allocation:
+    """Mean over seeds: their skills are the same."""
+    first, *_ = several
+    return {
+        task: {skill: float(np.mean([one[task][skill] for one in several])) for skill in row}
+        for task, row in first.items()
+    }

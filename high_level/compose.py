@@ -27,6 +27,9 @@ from repertoire.skills import adapters
 from repertoire.skills.adapters import Factors
 from repertoire.skills.skill import Skill
 
+#: `squash` to shares, and the least that their sum counts as.
+SHARE, TINY = "share", 1e-6
+
 
 @dataclass(frozen=True)
 class ComposeConfig:
@@ -34,15 +37,16 @@ class ComposeConfig:
 
     Attributes:
       squash: of what is emitted, to +-`limit`: `tanh`, whose gradient never quite vanishes, or `clamp`, under which an
-        emitted 1 is a coefficient of 1. limit: see `squash`.
+        emitted 1 is a coefficient of 1; or to shares that sum to 1, `share`: sigmoids divided by their sum, the mean of
+        skills that are each there or not (Polytropon, Ponti et al. 2022). limit: of `tanh` and `clamp`.
     """
 
     squash: str = "tanh"
     limit: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.squash not in SQUASH:
-            raise unknown("controller.squash", self.squash, SQUASH)
+        if self.squash not in (*SQUASH, SHARE):
+            raise unknown("controller.squash", self.squash, (*SQUASH, SHARE))
         positive(self, "controller", "limit")
 
 
@@ -86,6 +90,8 @@ class Compose(Composer):
 
     def resolve(self, action: Array) -> Command:
         """Bounded coefficients [n]."""
+        if self.config.squash == SHARE:
+            return shares(jax.nn.sigmoid(action))
         return bounded(action, self.config.squash, self.config.limit)
 
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
@@ -108,7 +114,9 @@ class Compose(Composer):
         return sizes / sizes.sum()
 
     def metrics(self, command: Command) -> Metrics:
-        """Mean size of the coefficients."""
+        """Mean size of the coefficients; of shares their entropy, nats, as their mean is always the same."""
+        if self.config.squash == SHARE:
+            return {"share_entropy": -jnp.sum(command * jnp.log(jnp.maximum(command, 1e-12)))}
         return {"coefficient": jnp.abs(command).mean()}
 
     def sample(self, key: Array) -> Array:
@@ -118,6 +126,11 @@ class Compose(Composer):
     def describe(self) -> dict[str, Any]:
         """All settings."""
         return {"kind": "compose", **dataclasses.asdict(self.config)}
+
+
+def shares(allocation: Array) -> Array:
+    """Rows [..., skills] >= 0 divided by their sums: the mean over a task's skills. A row of zeros stays zero."""
+    return allocation / jnp.maximum(allocation.sum(-1, keepdims=True), TINY)
 
 
 def _inputs(skills: Sequence[Skill], env: EnvSpec) -> tuple[Inputs, list[np.ndarray]]:

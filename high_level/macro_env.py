@@ -5,6 +5,7 @@ So the learner that trained the skills trains controllers of every kind, and a c
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from repertoire.envs.mujoco_env import tree_where
+from repertoire.envs.task import TASK
 from repertoire.envs.types import Array, Env, State
-from repertoire.errors import UserError
+from repertoire.errors import UserError, unknown
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.types import Command, StatefulSkill
 
@@ -43,13 +45,16 @@ class MacroEnv:
 
     Args:
       env: the task env. composer: frozen skills and how they are driven. hold: k. gamma: discount per control step.
+      reads: policy slices of `env` that a controller's policy reads, beside what the composer shows it; (): all.
     """
 
-    def __init__(self, env: Env, composer: Composer, hold: int, gamma: float = 1.0) -> None:
+    def __init__(
+        self, env: Env, composer: Composer, hold: int, gamma: float = 1.0, reads: tuple[str, ...] = ()
+    ) -> None:
         if hold < 1:
             raise UserError(f"controller.hold must be at least 1, got {hold}")
         self.env, self.composer, self.hold, self.gamma = env, composer, hold, gamma
-        self.spec = composer.spec(hold)
+        self.spec = dataclasses.replace(composer.spec(hold), reads=_checked(env, reads, composer))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -105,6 +110,17 @@ class MacroEnv:
         """Shapes of the composer's metrics."""
         own = jax.eval_shape(lambda: self.composer.metrics(self.composer.resolve(self.composer.zero())))
         return {OWN + k: v for k, v in own.items()}
+
+
+def _checked(env: Env, reads: tuple[str, ...], composer: Composer) -> tuple[str, ...]:
+    """`reads`, and what `composer` shows. Raises `UserError` for a slice that the env does not have."""
+    names = [s.name for s in env.spec.obs.groups["policy"]]
+    for name in reads:
+        if name == TASK and TASK not in names:
+            raise UserError(f"env {env.spec.name} has one task: give it several, env.tasks={{a: {{...}}, b: {{...}}}}")
+        if name not in names:
+            raise unknown(f"policy slice of env {env.spec.name} in controller.reads", name, names)
+    return (*reads, *(s.name for s in composer.seen)) if reads else ()
 
 
 def _accumulate(total: Mapping[str, Array], step: Mapping[str, Array], discount: Array) -> dict[str, Array]:

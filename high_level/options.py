@@ -153,13 +153,15 @@ class OptionEnv(MacroEnv):
     steps.
 
     Args:
-      env, gamma: as in `MacroEnv`; hold is `composer.every`. cost: see `TerminationConfig.switch_cost`.
+      env, gamma, reads: as in `MacroEnv`; hold is `composer.every`. cost: see `TerminationConfig.switch_cost`.
     """
 
     composer: Option
 
-    def __init__(self, env: Env, composer: Option, gamma: float = 1.0, cost: float = 0.0) -> None:
-        super().__init__(env, composer, composer.every, gamma)
+    def __init__(
+        self, env: Env, composer: Option, gamma: float = 1.0, cost: float = 0.0, reads: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(env, composer, composer.every, gamma, reads)
         self.cost = cost
 
     def reset(self, key: Array) -> State:
@@ -199,8 +201,15 @@ class OptionEnv(MacroEnv):
         return state.replace(obs=obs, metrics={**state.metrics, **own}, memory=Held(state.memory, command))
 
 
-def macro_env(env: Env, composer: Composer, hold: int, gamma: float, config: TerminationConfig) -> MacroEnv:
+def macro_env(
+    env: Env,
+    composer: Composer,
+    hold: int,
+    gamma: float,
+    config: TerminationConfig,
+    reads: tuple[str, ...] = (),
+) -> MacroEnv:
     """`MacroEnv`, or an `OptionEnv` where termination is learned."""
     if config.termination == "fixed":
-        return MacroEnv(env, composer, hold, gamma)
-    return OptionEnv(env, Option(composer, config.every, hold), gamma, config.switch_cost)
+        return MacroEnv(env, composer, hold, gamma, reads)
+    return OptionEnv(env, Option(composer, config.every, hold), gamma, config.switch_cost, reads)

@@ -29,8 +29,9 @@ class Kind(NamedTuple):
 
 
 _BLEND, _SEQUENCE = Kind(BlendConfig, Blend), Kind(SequenceConfig, sequence)
+_COMPOSE = Kind(ComposeConfig, Compose)
 _RULE = _SEQUENCE._replace(trained=False)
-#: `controller.kind` -> kind; blends differ by their settings alone.
+#: `controller.kind` -> kind; several differ by their settings alone.
 KINDS: dict[str, Kind] = {
     "sequence": _SEQUENCE,
     "parameterized": Kind(ParameterizedConfig, Parameterized),
@@ -38,7 +39,8 @@ KINDS: dict[str, Kind] = {
     "switch": _BLEND,
     "multiply": _BLEND,
     "residual": _BLEND,
-    "compose": Kind(ComposeConfig, Compose),
+    "compose": _COMPOSE,
+    "allocate": _COMPOSE,
     "plan": _RULE,
     "graph": _RULE,
     "script": _RULE,

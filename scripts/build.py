@@ -141,13 +141,14 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
     ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
     ending = dataclass_of(options.TerminationConfig, ends, "controller")
+    reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
     skills = tuple(frozen.load(store, r) for r in references(config))
-    env = options.macro_env(env, kind.make(skills, env.spec, chosen), hold, gamma, ending)
+    env = options.macro_env(env, kind.make(skills, env.spec, chosen), hold, gamma, ending, reads)
     for note in env.notes:
         print(f"note: {note}")
     return env
@@ -214,6 +215,8 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if "controller" in config and config["controller"].get("termination") == "fixed":
         inert = {f.name for f in dataclasses.fields(options.TerminationConfig)}
         config["controller"] = {k: v for k, v in config["controller"].items() if k not in inert}
+    if "controller" in config and not config["controller"].get("reads"):
+        config["controller"] = {k: v for k, v in config["controller"].items() if k != "reads"}
     if kind == "train-controller":
         config["skills"] = [_pinned(store, r) for r in references(config)]
     return config

@@ -8,7 +8,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import build, config, planning, skill_eval, train, train_skills
+from repertoire.scripts import build, config, planning, skill_eval, task_eval, train, train_skills
 from repertoire.skills import metrics
 
 
@@ -40,6 +40,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
         more = f"  reach {row['reach_m']:.4g} m" if "reach_m" in row else ""
         more += f"  success {row['success']:.3f}" if "success" in row else ""
         more += f"  error {row['goal_error']:.4g}" if "goal_error" in row else ""
+        more += "".join(f"  {k.removeprefix('return_')} {row[k]:.4g}" for k in task_eval.per_task(row))
         more += "".join(f"  {k.removeprefix('mean_')} {v:.3g}" for k, v in row.items() if k.startswith("mean_"))
         print(f"{rule:12s} return {row['return']:.4g}  [{row['return_low']:.4g}, {row['return_high']:.4g}]{more}")
     print(f"written: {path}")

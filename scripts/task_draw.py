@@ -14,6 +14,7 @@ from repertoire.envs.tasks.maze import Walled
 from repertoire.experiment import matrices, plots, video
 from repertoire.experiment.run_dir import RunDir
 from repertoire.experiment.strip import Strip
+from repertoire.high_level.allocation import Allocation
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.scripts.task_eval import Episodes
 
@@ -27,6 +28,15 @@ def draw(run_dir: RunDir, env: Any, found: Episodes, what: str, suffix: str = ""
         matrices.timeline(run_dir.plots / f"acting{suffix}.png", strip, title=f"{run_dir.name}: {what}, first episode")
     if run_dir.config["video"]:
         task_video(run_dir.videos / f"task{suffix}.mp4", env, found)
+
+
+def allocation_plot(run_dir: RunDir, found: Allocation | None) -> None:
+    """Heat map of a task x skill matrix, where there is one."""
+    if found:
+        rows, columns = list(found), list(next(iter(found.values())))
+        values = np.asarray([[row[skill] for skill in columns] for row in found.values()])
+        path, title = run_dir.plots / "allocation.png", f"{run_dir.name}: what each task is made of"
+        matrices.heatmap(path, values, title=title, xlabel="skill", ylabel="task", rows=rows, columns=columns)
 
 
 def strip_of(env: Any, found: Episodes) -> Strip | None:
@@ -83,4 +93,6 @@ def path_plot(path: Path, env: Any, found: Episodes, title: str) -> Path | None:
     xy, low = np.where(found.alive[..., None], found.positions[..., :2], np.nan)[:12], getattr(env, "env", env)
     marks = [m[0][:2] for k in range(len(xy)) for m in _markers(low, found, k, _length(found, k) - 1)]
     walls = low.task.walls() if isinstance(getattr(low, "task", None), Walled) else ()
-    return plots.trajectories(path, xy, title=title, walls=walls, goals=np.asarray(marks) if marks else None)
+    labels = [name for k in range(len(xy)) for name, its in found.tasks.items() if its[k]] or None
+    goals = np.asarray(marks) if marks else None
+    return plots.trajectories(path, xy, labels=labels, title=title, walls=walls, goals=goals)

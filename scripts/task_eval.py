@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 from repertoire.algos import normalize
 from repertoire.algos.imitation import Imitator
 from repertoire.algos.types import AnyLearner
+from repertoire.envs.task import TASK
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import OWN, MacroEnv
@@ -32,6 +33,7 @@ class Episodes(NamedTuple):
     `acting` [K, T, n] is what a controller's composer says of who acts; n is 0 for flat policies.
     final: metric of `AT_END` that the task has, and `terminated` -> [K], its value at the last step of an episode.
     sums: metric of the env -> [K], its sum over the steps of an episode; `steps`: how many those are.
+    tasks: name of each task of an env of several -> [K], whether an episode was about it.
     """
 
     qpos: np.ndarray
@@ -42,6 +44,7 @@ class Episodes(NamedTuple):
     acting: np.ndarray
     final: Mapping[str, np.ndarray] = MappingProxyType({})
     sums: Mapping[str, np.ndarray] = MappingProxyType({})
+    tasks: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def returns(self) -> np.ndarray:
@@ -65,6 +68,11 @@ def _acting(learner: AnyLearner) -> Callable[..., Any]:
         return nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
 
     return act
+
+
+def per_task(row: Mapping[str, Any]) -> list[str]:
+    """Names of the figures of a `summary` that are returns of single tasks."""
+    return [k for k in row if k.startswith("return_") and k not in ("return_low", "return_high")]
 
 
 def parts(learner: AnyLearner, state: Any, key: Any, count: int) -> dict[str, float]:
@@ -94,12 +102,13 @@ def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: i
     """
     stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
     play = _player(env, count, steps or env.spec.episode_length)
-    qpos, features, reward, alive, memory, acting, final, sums = jax.tree.map(np.asarray, play(stateful, key))
+    qpos, features, reward, alive, memory, acting, final, sums, drawn = jax.tree.map(np.asarray, play(stateful, key))
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)
     positions, earned = features[..., index], np.where(alive, reward, 0.0)
-    return Episodes(qpos, positions, earned, alive, memory, acting, final, sums)
+    tasks = dict(zip(low.task.tasks, drawn[TASK].T > 0.5, strict=True)) if TASK in drawn else {}
+    return Episodes(qpos, positions, earned, alive, memory, acting, final, sums, tasks)
 
 
 @functools.lru_cache(maxsize=4)
@@ -122,7 +131,7 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         (last, *_), (out, counted) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
         final = {name: last.metrics[name] for name in AT_END if name in last.metrics} | {"terminated": last.terminated}
-        return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}))
+        return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}, last.drawn))
 
     return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
 
@@ -157,7 +166,8 @@ def summary(found: Episodes) -> dict[str, float]:
 
     `terminated` is the share of episodes that the task ended (a fall, a goal), `mean_<metric>` the mean of a metric of
     the env over steps, `energy` SkillBench's product of mean torque and mean joint speed (N m rad/s), `option_steps`
-    the mean length of options where a controller ends them itself, control steps.
+    the mean length of options where a controller ends them itself, control steps, `return_<task>` the mean return of
+    the episodes about a task of an env of several.
     """
     returns = found.returns
     half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
@@ -167,6 +177,7 @@ def summary(found: Episodes) -> dict[str, float]:
         "return_high": float(returns.mean() + half),
         "length": float(found.alive.sum(1).mean()),
         "episodes": len(returns),
+        **{f"return_{task}": float(returns[its].mean()) for task, its in found.tasks.items() if its.any()},
         **({"reach_m": float(reach(found).mean())} if found.positions.shape[-1] else {}),
         **{name: float(values.mean()) for name, values in found.final.items()},
         **_means(found),

@@ -12,6 +12,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
+from repertoire.high_level import allocation
 from repertoire.scripts import build, config, session, task_draw, task_eval
 from repertoire.skills.adapters import freeze_policy
 from repertoire.skills.library import Library
@@ -79,6 +80,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:
     """Evaluation against baselines, plot and video of a trained task run."""
     found = measure(run_dir, learner, state)
     write_json(run_dir.path / "evaluation.json", found)
+    task_draw.allocation_plot(run_dir, found.get("allocation"))
     draw(run_dir, learner, state)
     print(task_eval.told(found))
     return found
@@ -97,7 +99,15 @@ def measure(
         one = trainer.seed_state(state, i, seeds)
         found = task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count, steps))
         rows.append({**found, **task_eval.parts(learner, one, key, count)})
-    return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
+    table = task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
+    return table | ({"allocation": mean} if (mean := allocation.mean(allocations(run_dir, learner, state))) else {})
+
+
+def allocations(run_dir: RunDir, learner: Any, state: Any) -> list[allocation.Allocation]:
+    """What each seed's controller makes every task of; {} of a policy that is no task x skill matrix."""
+    seeds = int(run_dir.config["num_seeds"])
+    ones = (trainer.seed_state(state, i, seeds) for i in range(seeds))
+    return [allocation.learned(learner.env, task_eval.trained(learner, one)) for one in ones]
 
 
 def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:
@@ -115,6 +125,7 @@ def _evaluator(learner: Any, seeds: int) -> session.Evaluate:
         for i in range(seeds):
             rule = task_eval.trained(learner, trainer.seed_state(state, i, seeds))
             rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, 16)))
-        return {k: float(np.mean([r[k] for r in rows])) for k in ("return", "success") if k in rows[0]}
+        names = ("return", "success", *task_eval.per_task(rows[0]))
+        return {k: float(np.mean([r[k] for r in rows])) for k in names if k in rows[0]}
 
     return evaluate

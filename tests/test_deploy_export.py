@@ -159,6 +159,24 @@ def test_skills_and_flat_policies(tmp_path: Path, ant: MujocoEnv) -> None:
         export_policy(tmp_path / "notes", ant, policy)
 
 
+def test_which_task_it_is_is_a_command(tmp_path: Path) -> None:
+    """The replay is told the task that each episode drew, and scores it by that task's weights."""
+    env = make("point_maze", "native", tasks={"there": {"goal": 1.0}, "away": {"goal": -2.0}}, radius=5.0, hold=True)
+    policy = FrozenPolicy.from_arrays(arrays(env.spec.obs.size("policy"), 0, 2), "tanh")
+    out, graph = export_policy(tmp_path / "out", env, policy), policy_graph(env.spec, policy)
+    (row,) = [c for c in load_contract(out)["commands"] if c["name"] == "task"]
+    assert (row["size"], row["unit"], row["range"]) == (2, "one-hot: there, away", None)
+    found = check(out, graph.fn, env=env, starts=8, steps=130)["closed_loop"]
+    assert found["return"]["jax"] == pytest.approx(found["return"]["export"], abs=1e-3) and found["return"]["jax"] != 0
+    assert found["qpos_error_20"] < 1e-4
+    loaded = runner.Runner(out)
+    loaded.reset(goals=[1.0, 1.0])
+    with pytest.raises(runner.ExportError, match="command 'task' is missing"):
+        loaded.simulate(1)
+    loaded.reset(goals=[1.0, 1.0], commands={"task": [1, 0]})
+    assert loaded.simulate(1)["obs"][0, -2:].tolist() == [1, 0]
+
+
 def test_what_the_runner_cannot_compute_is_a_command(tmp_path: Path) -> None:
     env = make("half_cheetah_hurdle", "native")
     policy = FrozenPolicy.from_arrays(arrays(env.spec.obs.size("policy"), 0, 6), "relu")

@@ -223,6 +223,13 @@ def test_adapters_composed_in_one_graph(goals: EnvSpec, composed: Callable[..., 
     assert len(np.unique(one["action"], axis=0)) == 4
 
 
+def test_shares_of_adapters(goals: EnvSpec, composed: Callable[..., Compose]) -> None:
+    graph = controller_graph(controller(goals, 3), composed("relu", "share"), hold=3)
+    drive(graph, rows=6, steps=2)
+    out = same(graph, 4, decide=np.ones((4, 1)))
+    np.testing.assert_allclose(out["z_next"].sum(1), 1.0, rtol=1e-5)
+
+
 def test_an_adapter_and_a_composition_under_a_controller(goals: EnvSpec, composed: Callable[..., Compose]) -> None:
     low = composed("elu", "clamp")
     middle = frozen_controller(goals, low, hold=2, command=None)
