@@ -9,16 +9,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from repertoire.deploy import onnx_rules
-from repertoire.deploy.graph import Graph
-from repertoire.deploy.onnx_graph import Writer, composed, network, project, skill_action
+from repertoire.deploy import onnx_maps, onnx_plan, onnx_rules
+from repertoire.deploy.graph import Graph, encoded_as
+from repertoire.deploy.onnx_graph import Writer, composed, network, project, read, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.compose import Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.navigate import Navigator
 from repertoire.high_level.options import Option
+from repertoire.high_level.plan import Planner
+from repertoire.high_level.script import Machine
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.high_level.types import Field
 from repertoire.skills.skill import Skill
@@ -43,13 +46,32 @@ def _decided(write: Writer, graph: Graph, obs: str, held: Command) -> Command:
     """What is held from now on: the memory of a rule, and the command."""
     composer = graph.composer
     assert composer is not None
+    own = graph.spec.obs.size("policy")
     if isinstance(graph.rule, ZeroShot):
-        z = onnx_rules.zero_shot(write, graph.rule, "obs", graph.spec.obs.size("policy"))
+        z = onnx_rules.zero_shot(write, graph.rule, "obs", own)
         return [z, *_begun(write, composer, z)]
-    if graph.rule is not None:
-        return list(onnx_rules.script(write, composer, graph.rule, obs, held))
+    if isinstance(graph.rule, Machine):
+        return list(onnx_rules.script(write, composer, graph.rule.stages, obs, held))
+    if isinstance(graph.rule, Navigator):
+        here = write.columns("obs", np.arange(own, own + 2)) if graph.features else ""
+        option, last = onnx_maps.navigator(write, graph.rule, here, read(write, graph.rule.goal, obs), held[0])
+        return [last, option, *_begun(write, composer, option)]
+    if isinstance(graph.rule, Planner):
+        return _planned(write, composer, graph.rule, own, held[0])
     assert graph.policy is not None
     return _renew(write, composer, network(write, graph.policy, _seen(write, composer, obs, held)), held)
+
+
+def _planned(write: Writer, composer: Composer, rule: Planner, own: int, plan: str) -> Command:
+    """The rest of the plan, and its first command; nothing is searched where no row decides."""
+    prior = encoded_as(composer)
+    any_decides = write.node("Greater", write.node("ReduceMax", "decide", keepdims=0), write.constant(0.5))
+    first, rest = write.when(
+        any_decides,
+        lambda: onnx_plan.planner(write, rule, prior, own, plan),
+        lambda: (write.columns(plan, np.arange(rule.shape[1])), plan),
+    )
+    return [rest, *_resolve(write, composer, first)]
 
 
 def _begun(write: Writer, composer: Composer, like: str) -> Command:

@@ -52,12 +52,14 @@ class WayPoint:
     Attributes:
       cells: of the maze. goals: [G, 2] m.
       points: [G, X, Y, 2] way point of each cell on the way to each goal, m.
+      config: how they were found.
       position: entries of the position in the feature group. goal: reads where the goal lies from the robot.
     """
 
     cells: Lattice
     goals: np.ndarray
     points: np.ndarray
+    config: RouteConfig
     position: np.ndarray
     goal: Callable[[State], Array]
 
@@ -80,7 +82,7 @@ def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
     cells = lattice(*task.extent(), config.cell * side, lambda xy: task.clearance(xy) > config.margin * side)
     goals = goals_of(task)
     points = np.stack([way_points(cells, goal, config.ahead * side) for goal in goals])
-    ahead = WayPoint(cells, goals, points.astype(np.float32), position_index(spec), rule.ahead)
+    ahead = WayPoint(cells, goals, points.astype(np.float32), config, position_index(spec), rule.ahead)
     return dataclasses.replace(rule, ahead=ahead)
 
 

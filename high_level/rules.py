@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax.tree_util import Partial
@@ -27,6 +27,28 @@ class StatefulRule(NamedTuple):
 
     start: Callable[[Array, State], Any]
     step: Callable[[Array, State, Any], tuple[Array, Any]]
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What has the two functions of a `StatefulRule`, and what they are made of beside them."""
+
+    def start(self, key: Array, state: State) -> Any:
+        """Memory at the start of an episode."""
+        ...
+
+    def step(self, key: Array, state: State, memory: Any) -> tuple[Array, Any]:
+        """Macro action and memory."""
+        ...
+
+
+#: What decides without a policy.
+Decider = Rule | Remembering
+
+
+def stateful(decider: Decider) -> StatefulRule:
+    """`decider` as a `StatefulRule`."""
+    return StatefulRule(decider.start, decider.step) if isinstance(decider, Remembering) else memoryless(decider)
 
 
 def memoryless(rule: Rule) -> StatefulRule:
