@@ -90,6 +90,27 @@ def read(write: Writer, reader: Reader, obs: str) -> str:
     return write.node("Div", write.columns(obs, reader.index), write.constant(reader.scale))
 
 
+def largest(write: Writer, x: str) -> str:
+    """Where in each row of `x` [B, n] the greatest entry is, as a float [B, 1]; of equal ones the first."""
+    return write.cast(write.node("ArgMax", x, axis=1, keepdims=1), "FLOAT")
+
+
+def rows(write: Writer, row: np.ndarray, like: str) -> str:
+    """`row` [k] for every row of `like`: [B, k]; "" where k is 0."""
+    if not len(row):
+        return ""
+    zero = write.constant([0], np.int64)
+    batch = write.node("Gather", write.node("Shape", like), zero, axis=0)
+    shape = write.node("Concat", batch, write.constant([len(row)], np.int64), axis=0)
+    return write.node("Expand", write.constant(row[None]), shape)
+
+
+def cut(write: Writer, x: str, sizes: Sequence[int]) -> list[str]:
+    """Consecutive columns of `x`; "" for none."""
+    ends = np.cumsum(sizes)
+    return [write.columns(x, np.arange(end - n, end)) if n else "" for n, end in zip(sizes, ends, strict=True)]
+
+
 def network(write: Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str:
     """Normaliser and dense layers; `z` follows the normalised observation."""
     x = normalised(write, obs, policy.mean, policy.var, policy.clip)

@@ -161,9 +161,13 @@ def _search(rule: Planner, options: bool, state: Any, mean: Array, noise: Array)
 
 
 def _from_tie(rule: Planner, tried: Tried, size: Array) -> Array:
-    """How far [] the search is from another choice of the best or of the elites, in units of `size` and the costs."""
+    """How far [] the search is from another choice of the best or of the elites, in units of `size` and the costs.
+
+    Of equal costs, those of the same options, the first counts: they are no close call.
+    """
     costs, few = jnp.sort(tried.costs, axis=1), rule.config.elites
-    gaps = [jnp.diff(jnp.sort(costs.ravel())[:2])]
+    gaps = [costs.ravel() - costs.min()]
     if rule.config.method == "cem" and few < rule.config.candidates:
         gaps.append(costs[:, few] - costs[:, few - 1])
-    return jnp.concatenate(gaps).min(initial=jnp.inf) / (1 + size + costs[:, 0].max())
+    gap = jnp.concatenate(gaps)
+    return jnp.where(gap > 0, gap, jnp.inf).min() / (1 + size + costs[:, 0].max())

@@ -152,4 +152,4 @@ def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> Navigator:
     price = np.roll(np.where(np.isfinite(graph.cost), graph.cost, LOST), **first)
     ways = parts(graph, cells)[:, None, None] * np.roll(graph.moves, **first)[:, None]
     made = (x.astype(np.float32) for x in (price, value, ways))
-    return Navigator(graph, field, *made, position_index(spec).astype(np.int32), offset)
+    return Navigator(graph, field, *made, position_index(spec), offset)

@@ -107,7 +107,7 @@ def imagined(env: MacroEnv, dynamics: Dynamics, cost: Cost) -> Imagined:
     spec, goal = env.env.spec, goal_offset(env.env.spec)
     if goal is None:
         raise UserError(f"env {spec.name} has no `goal` slice: plan it with controller.model=simulator")
-    return Imagined(space_of(env), dynamics, cost, position_index(spec).astype(np.int32), goal)
+    return Imagined(space_of(env), dynamics, cost, position_index(spec), goal)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,8 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     """Indices of the world position in the feature vector. Raises `UserError` for an env without it."""
     if "position" not in {s.name for s in spec.obs.groups["features"]}:
         raise UserError(f"env {spec.name} has no `position` among its features: nothing to plan a way with")
-    return spec.obs.index("features", ("position",))
+    # 32 bits: JAX takes 64-bit constants for either, which fails where a check switches precisions
+    return spec.obs.index("features", ("position",)).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks

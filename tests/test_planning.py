@@ -61,7 +61,7 @@ def test_a_graph_from_the_command_line(there, capsys):
     assert "paths.png" in capsys.readouterr().out
     cli.main(["export", "run=graph"])
     rule = read_json(there / "graph" / "export" / "contract.json")["hierarchy"]["rule"]
-    assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 4.0)
+    assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
 
 
 @pytest.mark.slow
