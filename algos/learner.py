@@ -137,13 +137,17 @@ class Learner:
 
     def _samples(self, state: TrainState, batch: Transition, advantage: Array, target: Array) -> tuple[ppo.Batch, ...]:
         """What PPO learns from, [T, N, ...]: the batch, and its mirror image under `config.symmetry`."""
-        images = (batch,) if self._mirror is None else (batch, mirroring.image(self._mirror, batch))
 
         def samples(b: Transition) -> ppo.Batch:
             policy_in, value_in = (self._inputs(state, group, b.obs, b.z) for group in ("policy", "critic"))
             return ppo.Batch(policy_in, value_in, b.action, b.log_prob, advantage, target)
 
-        return tuple(samples(b) for b in images)
+        drawn = samples(batch)
+        if self._mirror is None:
+            return (drawn,)
+        image, policy = samples(mirroring.image(self._mirror, batch)), state.params["policy"]
+        logits = self.nets.policy.apply(policy["net"], image.policy_in)  # no policy drew it: ratios begin at 1
+        return drawn, image._replace(log_prob=self.nets.head.log_prob(image.action, logits, policy["head"]))
 
     def _critic_rewards(self, state: TrainState, batch: Transition, rewards: Array) -> tuple[Array, Array, Array]:
         """(rewards [T, N, V] of each critic, their weights [T, N, V], new reward scale [C])."""

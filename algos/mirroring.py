@@ -31,6 +31,10 @@ def of(env: Any, objective: Objective | None) -> Flips:
 
 
 def image(flips: Flips, batch: Transition) -> Transition:
-    """The transitions as they look in the mirror; log probabilities stay those under which they were drawn."""
+    """The transitions as they look in the mirror. Their log probabilities are still those of the drawn actions.
+
+    The learner replaces them by those of the image under the policy that collects: a policy that is not symmetric yet
+    gives the image of its action any probability, and ratios far from 1 drown what was really drawn.
+    """
     obs = {**batch.obs, "policy": flips.policy(batch.obs["policy"]), "critic": flips.critic(batch.obs["critic"])}
     return batch.replace(obs=obs, action=flips.action(batch.action))

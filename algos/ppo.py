@@ -121,8 +121,8 @@ class Batch(NamedTuple):
 def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> tuple[Array, Metrics]:
     """Clipped surrogate + squared value error + entropy bonus, averaged over the minibatch.
 
-    With `config.symmetry` its second half are mirror images. They are drawn from the mirrored policy, so their ratios
-    need not begin at 1 and tell nothing of the change of the policy: KL and share of clipped ratios leave them out.
+    With `config.symmetry` its second half are mirror images, which no policy drew: KL and share of clipped ratios leave
+    them out.
     """
     logits = nets.policy.apply(params["policy"]["net"], batch.policy_in)
     extra = params["policy"]["head"]

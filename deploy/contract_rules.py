@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from repertoire.deploy.graph import Graph
+from repertoire.envs.lattice import Lattice
 from repertoire.envs.task import Task
 from repertoire.envs.tasks.maze import Walled
 from repertoire.high_level.goals import ZeroShot
-from repertoire.high_level.graph import Lattice
 from repertoire.high_level.navigate import Navigator
 from repertoire.high_level.plan import Imagined, Planner
 from repertoire.high_level.route import WayPoint
@@ -46,7 +46,7 @@ def describe(graph: Graph, task: Task) -> dict[str, Any] | None:
     told: dict[str, Any] = {"kind": (kind := kind_of(rule)), "note": NOTES[kind]}
     if isinstance(rule, ZeroShot) and isinstance(rule.ahead, WayPoint):
         way = rule.ahead
-        told |= {"settings": dataclasses.asdict(way.config), **_map(task, way.cells, way.goals)}
+        told |= {"settings": dataclasses.asdict(way.config), **_map(task, way.guide.cells, way.guide.goals)}
     if isinstance(rule, Navigator):
         field = rule.field
         told |= {"settings": dataclasses.asdict(field.config), "measured_on": rule.graph.measured_on}

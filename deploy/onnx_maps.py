@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repertoire.deploy.onnx_graph import Writer
-from repertoire.high_level.graph import Lattice
+from repertoire.envs.lattice import Lattice
 from repertoire.high_level.navigate import LOST, Navigator
 from repertoire.high_level.route import WayPoint
 
@@ -13,9 +13,11 @@ from repertoire.high_level.route import WayPoint
 def way_point(write: Writer, way: WayPoint, here: str, ahead: str) -> str:
     """`WayPoint`: where [B, 2] the way point lies from `here` [B, 2] on the way to the goal, which lies `ahead`."""
     first = write.constant([1], np.int64)
-    place = write.node("Unsqueeze", _cell(write, way.cells, here), first)  # [B, 1]
-    place = write.node("Squeeze", _at_goal(write, way.goals, way.cells.free.size, here, ahead, place), first)
-    table, codes = np.unique(way.points.reshape(-1, 2), axis=0, return_inverse=True)  # a fifth of the size
+    place = write.node("Unsqueeze", _cell(write, way.guide.cells, here), first)  # [B, 1]
+    place = write.node(
+        "Squeeze", _at_goal(write, way.guide.goals, way.guide.cells.free.size, here, ahead, place), first
+    )
+    table, codes = np.unique(way.guide.ahead.reshape(-1, 2), axis=0, return_inverse=True)  # a fifth of the size
     code = write.node("Gather", write.constant(codes.ravel(), np.min_scalar_type(len(table))), place, axis=0)
     point = write.node("Gather", write.constant(table), write.cast(code, "INT64"), axis=0)
     return write.node("Sub", point, here)

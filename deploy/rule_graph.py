@@ -146,7 +146,8 @@ def _chooser(composer: Composer, decider: Decider) -> Chooser:
 
 def _from_border(way: WayPoint, state: Any) -> Array:
     """Distance [1] to the nearest border between cells, in units of the place's own coordinates."""
-    place = (state.obs["features"][way.position] - jnp.asarray(way.cells.low)) / way.cells.cell
+    cells = way.guide.cells
+    place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
     return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
 
 

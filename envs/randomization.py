@@ -192,10 +192,12 @@ def _check(name: str, bounds: Range, signed: bool) -> None:
 
 _PLAYGROUND = Randomization(
     friction=(0.4, 1.0), link_mass=(0.9, 1.1), base_mass=(-1.0, 1.0), armature=(1.0, 1.05), joint_zero=(-0.05, 0.05),
-    push=(0.0, 3.0), noise=1.0,
+    noise=1.0,
 )  # fmt: skip
 
-#: By name. The robots' own are mixtures; the others are what the named project's code says.
+#: By name. The robots' own are mixtures; the others are what the named project's code says, as far as there is a term
+#: here: Playground pushes Go1 by a force over a while, here it is the speed that it gives; SkillBlender draws its delay
+#: for each step, here it holds for an episode, and its noise on actions has no term; nor has ASAP's on torques.
 PRESETS: dict[str, Randomization] = {
     # Playground's Go1 with the vendor's load and pushes, gains and latency from the usual 10 % and one control step.
     "go2": Randomization(
@@ -209,14 +211,16 @@ PRESETS: dict[str, Randomization] = {
         kd=(0.9, 1.1), strength=(0.9, 1.1), armature=(1.0, 1.05), frictionloss=(0.5, 2.0), joint_zero=(-0.05, 0.05),
         push=(0.0, 1.0), latency=(0.0, 1.0), noise=1.0,
     ),
-    # SkillBlender's, on a narrower friction; gains and armature as above.
+    # SkillBlender's loads, turns and latency, a narrower friction, harder pushes; gains and armature as above.
     "h1": Randomization(
         friction=(0.4, 1.25), base_mass=(-5.0, 5.0), kp=(0.9, 1.1), kd=(0.9, 1.1), strength=(0.9, 1.1),
         armature=(1.0, 1.05), push=(0.0, 0.5), push_spin=(-0.4, 0.4), push_interval=(4.0, 4.0), latency=(0.0, 1.0),
         noise=1.0,
     ),
-    "playground_go1": dataclasses.replace(_PLAYGROUND, com=(-0.05, 0.05), frictionloss=(0.9, 1.1)),
-    "playground_g1": dataclasses.replace(_PLAYGROUND, frictionloss=(0.5, 2.0)),
+    "playground_go1": dataclasses.replace(
+        _PLAYGROUND, com=(-0.05, 0.05), frictionloss=(0.9, 1.1), push=(0.0, 0.95), push_interval=(1.0, 3.0)
+    ),
+    "playground_g1": dataclasses.replace(_PLAYGROUND, frictionloss=(0.5, 2.0), push=(0.1, 2.0)),
     "unitree_rl_lab": Randomization(
         friction=(0.3, 1.0), base_mass=(-1.0, 3.0), push=(0.0, 0.5), push_interval=(5.0, 5.0), noise=1.0
     ),

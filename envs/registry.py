@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from repertoire.envs import brax_env, physics, playground_env
@@ -28,7 +29,7 @@ from repertoire.envs.tasks import (
 )
 from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, typed, unknown
 
 #: Registry name -> task class.
 TASKS: dict[str, type[Task]] = {
@@ -100,18 +101,20 @@ def make_task(name: str, **options: Any) -> Task:
     if name not in known:
         raise unknown("env", name, names())
     cls = known[name]
-    _check_options(name, cls, options)
+    options = _checked(name, cls, options)
     if "weights" in options:
         others = {key: value for key, value in options.items() if key != "weights"}
         options["weights"] = _weights(cls(**others), options["weights"])
     return cls(**options)
 
 
-def _check_options(name: str, cls: type, options: dict[str, Any]) -> None:
-    fields = {f.name for f in dataclasses.fields(cls)}
+def _checked(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` as the fields of `cls` have them."""
+    fields, hints = {f.name for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
     for key in options:
         if key not in fields:
             raise unknown(f"option of env {name}", key, fields)
+    return {key: typed(f"env.{key}", value, hints[key]) for key, value in options.items()}
 
 
 def describe(name: str | None = None) -> list[dict[str, Any]]:
@@ -157,7 +160,7 @@ def _describe(task: Task) -> dict[str, Any]:
 
 def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
     """Reward weights of `task`, which has the other options, with overrides; an unknown term is an error."""
-    weights = dict.fromkeys(task.reward_terms, 0.0) | dict(task.weights)
+    weights = dict.fromkeys(task.known_terms(), 0.0) | dict(task.weights)
     for term, weight in overrides.items():
         if term not in weights:
             raise (
@@ -181,8 +184,7 @@ def _make_foreign(name: str, physics_backend: str, options: dict[str, Any]) -> F
     cls, maker, _ = ADAPTERS[name]
     if physics_backend != "auto":
         raise UserError(f"env {name} brings its own physics: leave physics={physics_backend} out")
-    _check_options(name, cls, options)
-    return maker(cls(**options))
+    return maker(cls(**_checked(name, cls, options)))
 
 
 def make_spec(name: str, **options: Any) -> EnvSpec:

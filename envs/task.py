@@ -51,7 +51,7 @@ class Task:
       fall_height_m: height of its origin over the world's below which it has; None: tilt alone decides.
       mechanics: `control` gives what the actuators of `model` are commanded, so that figures of effort can be had.
       held: entries of qpos that every step leaves at a value, as `Physics.step` takes them.
-      reward_terms: what `weights` may name, where no default instance says it.
+      reward_terms: what `weights` may name beside its defaults; adds to those of the classes above.
     """
 
     episode_length: int = 200
@@ -107,11 +107,16 @@ class Task:
         """Velocity [nv] that something outside adds to qvel before the step; None for a task that knows no pushes."""
         return None
 
+    @classmethod
+    def known_terms(cls) -> list[str]:
+        """The `reward_terms` of this class and those above it."""
+        return list(dict.fromkeys(term for c in reversed(cls.__mro__) for term in vars(c).get("reward_terms", ())))
+
     def check_weights(self) -> None:
-        """`UserError` for a weight of a term that `reward_terms` does not name."""
+        """`UserError` for a weight of a term that is not among `known_terms`."""
         for term in self.weights:
-            if term not in self.reward_terms:
-                raise unknown(f"reward term of env {self.name}", term, self.reward_terms)
+            if term not in self.known_terms():
+                raise unknown(f"reward term of env {self.name}", term, self.known_terms())
 
     def mocap(self, action: Array, data: Data, memory: Any) -> Array | None:
         """Poses [nmocap, 7] (m, quaternion) that mocap bodies take for the step; None: they stay where they are."""

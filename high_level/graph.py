@@ -6,13 +6,12 @@ chaining, Konidaris and Barto 2009) is a shortest path over (option done last, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
-from repertoire.algos.types import Array
+from repertoire.envs.lattice import Lattice
 from repertoire.errors import UserError
 from repertoire.high_level.handoff import HandOffs
 
@@ -45,42 +44,6 @@ def graph_of(measured: HandOffs, least: float = 0.5, measured_on: str = "") -> S
     success = np.concatenate([measured.success, np.ones((1, len(measured.fresh)))])
     cost = np.where(success >= least, 1 / np.maximum(success, least), np.inf)
     return SkillGraph(moves, cost, measured_on)
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Cells of the plane.
-
-    Attributes:
-      low: centre (x, y) of the first cell, m. cell: side, m. free: [X, Y] whether the robot may be there.
-    """
-
-    low: np.ndarray
-    cell: float
-    free: np.ndarray
-
-    @property
-    def centres(self) -> np.ndarray:
-        """[X, Y, 2] m."""
-        return self.low + self.cell * np.moveaxis(np.indices(self.free.shape), 0, -1)
-
-    def index(self, xy: np.ndarray) -> tuple[int, int]:
-        """Cell of a point (x, y), m; the nearest one for a point outside."""
-        found = np.clip(np.rint((np.asarray(xy) - self.low) / self.cell), 0, np.array(self.free.shape) - 1)
-        return int(found[0]), int(found[1])
-
-    def indices(self, xy: Array) -> tuple[Array, Array]:
-        """`index` of traced points [..., 2]."""
-        found = jnp.rint((xy - jnp.asarray(self.low)) / self.cell).astype(jnp.int32)
-        x, y = self.free.shape
-        return jnp.clip(found[..., 0], 0, x - 1), jnp.clip(found[..., 1], 0, y - 1)
-
-
-def lattice(low: np.ndarray, high: np.ndarray, cell: float, clear: Callable[[np.ndarray], np.ndarray]) -> Lattice:
-    """Cells from corner to corner; `clear` says of points [..., 2] whether the robot may be there."""
-    shape = np.ceil((high - low) / cell).astype(int) + 1
-    centres = low + cell * np.moveaxis(np.indices(shape), 0, -1)
-    return Lattice(low, cell, np.asarray(clear(centres), bool))
 
 
 def cost_to_go(graph: SkillGraph, cells: Lattice, goal: np.ndarray, radius: float) -> np.ndarray:

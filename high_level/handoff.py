@@ -20,6 +20,8 @@ from repertoire.high_level.rules import position_index
 
 #: A hand-off succeeds when the option makes at least this share of the way that it makes from a fresh start.
 SHARE = 0.5
+#: An option whose way is shorter, m, stays where it is, and succeeds when it does so after another, too.
+STAYS = 0.01
 
 
 class HandOffs(NamedTuple):
@@ -36,10 +38,14 @@ class HandOffs(NamedTuple):
 
     @property
     def progress(self) -> np.ndarray:
-        """[n, n, W]: how far b went after a along its own way from a fresh start; 1 is as far as from there."""
+        """[n, n, W]: how far b went after a along its own way from a fresh start; 1 is as far as from there.
+
+        Of an option that stays where it is: 1 where it stays after a, else 0.
+        """
         way = self.fresh.mean(1)
-        length = np.maximum(np.square(way).sum(-1), 1e-12)
-        return np.asarray(np.einsum("abwd,bd->abw", self.after, way) / length[None, :, None])
+        length = np.linalg.norm(way, axis=-1)[None, :, None]
+        along = np.einsum("abwd,bd->abw", self.after, way) / np.maximum(length, STAYS) ** 2
+        return np.where(length < STAYS, np.linalg.norm(self.after, axis=-1) < STAYS, along)
 
     @property
     def success(self) -> np.ndarray:

@@ -31,6 +31,7 @@ class Trace(struct.PyTreeNode):
     features: Array
     memory: Any
     acting: Array
+    measured: dict[str, Array]  # the env's metrics, without reward terms
 
 
 class MacroEnv:
@@ -92,7 +93,8 @@ class MacroEnv:
                 metrics=_accumulate(before.metrics, stepped.metrics, self.gamma**i),
             )
             after = tree_where(alive, merged, before)
-            seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting)
+            measured = {k: v for k, v in stepped.metrics.items() if not k.startswith(("reward/", OWN))}
+            seen = Trace(after.data.qpos, reward, alive, after.obs["features"], after.memory, acting, measured)
             return (after, command), seen
 
         (after, command), trace = jax.lax.scan(low, (start, command), jnp.arange(self.hold))

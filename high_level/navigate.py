@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos.types import Array
+from repertoire.envs.lattice import Lattice, lattice
 from repertoire.envs.tasks.goals import Goal
 from repertoire.envs.tasks.maze import Walled
 from repertoire.envs.types import State
 from repertoire.errors import UserError
-from repertoire.high_level.graph import Lattice, SkillGraph, check_path, cost_to_go, lattice, parts
+from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, parts
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import Reader, goal_offset, position_index
 

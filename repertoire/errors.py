@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+#: Plain types of settings: what values of them may be, and that in words.
+_PLAIN: dict[Any, tuple[Any, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "a word"),
+}
 
 
 class UserError(ValueError):
@@ -30,3 +42,58 @@ def positive(config: object, prefix: str, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             raise UserError(f"{prefix}.{name} must be positive, got {getattr(config, name)}")
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` of setting `name` as type `hint`; lists become tuples, whole numbers floats where floats are due.
+
+    Raises `UserError` for another type, or another length of a tuple. Types that no setting is written in pass.
+    """
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return _one_of(name, value, typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return _listed(name, value, typing.get_args(hint))
+    if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{name} must be {_words(hint)}, got {value!r}")
+        return {k: typed(f"{name}.{k}", v, typing.get_args(hint)[1]) for k, v in value.items()}
+    if hint in _PLAIN:
+        fits = isinstance(value, _PLAIN[hint][0]) and (hint is bool or not isinstance(value, bool))
+        if not fits:
+            raise UserError(f"{name} must be {_words(hint)}, got {value!r}")
+        return hint(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`value` as a tuple of `hints`, of which the last may be an ellipsis; a lone word is a list of one word."""
+    if isinstance(value, str) and hints == (str, ...):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{name} must be a list, got {value!r}")
+    wanted = (hints[0],) * len(value) if hints[-1] is ... else hints
+    if len(value) != len(wanted):
+        raise UserError(f"{name} must be a list of {len(wanted)}, got {len(value)}: {list(value)}")
+    return tuple(typed(f"{name}[{i}]", v, h) for i, (v, h) in enumerate(zip(value, wanted, strict=True)))
+
+
+def _one_of(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    """`value` as the first of `hints` that it fits."""
+    if value is None and types.NoneType in hints:
+        return None
+    hints = tuple(h for h in hints if h is not types.NoneType)
+    if len(hints) == 1:
+        return typed(name, value, hints[0])
+    for hint in hints:
+        try:
+            return typed(name, value, hint)
+        except UserError:
+            continue
+    raise UserError(f"{name} must be {' or '.join(map(_words, hints))}, got {value!r}")
+
+
+def _words(hint: Any) -> str:
+    if hint in _PLAIN:
+        return _PLAIN[hint][1]
+    named = {tuple: "a list", Mapping: "settings by name"}
+    return named.get(typing.get_origin(hint), str(hint))

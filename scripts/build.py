@@ -22,7 +22,7 @@ from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
 from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, typed, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen, options
@@ -34,8 +34,6 @@ from repertoire.skills.objectives import registry as objectives
 
 Config = Mapping[str, Any]
 
-#: Types of settings, in words.
-_PLAIN: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 #: `algo.name` -> settings and learner.
 ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACConfig, SACLearner)}
 
@@ -67,20 +65,6 @@ def dataclass_of(cls: type, values: Config, kind: str) -> Any:
             raise unknown(f"setting of {kind}", f"{kind}.{key}", [f"{kind}.{h}" for h in hints])
         kwargs[key] = typed(f"{kind}.{key}", value, hints[key])
     return cls(**kwargs)
-
-
-def typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` of setting `name`, as `hint`. Raises `UserError` for another type."""
-    listed = typing.get_origin(hint) is tuple
-    if listed != isinstance(value, list | tuple) and (listed or hint in _PLAIN):
-        raise UserError(f"{name} must be {'a list' if listed else _PLAIN[hint]}, got {value!r}")
-    if isinstance(value, list):
-        return tuple(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in _PLAIN and type(value) is not hint and not (hint is float and isinstance(value, float)):
-        raise UserError(f"{name} must be {_PLAIN[hint]}, got {value!r}")
-    return value
 
 
 def env_of(config: Config) -> Any:

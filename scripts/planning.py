@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, typed, unknown
 from repertoire.experiment import console, matrices
 from repertoire.experiment.files import guard_writes, read_json, write_json
 from repertoire.experiment.run_dir import RunDir
@@ -41,7 +41,7 @@ def is_planned(config: Config) -> bool:
 
 def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     """Make the controller of every seed, evaluate it against baselines, draw it."""
-    count = build.typed("controller.episodes", cfg["controller"]["episodes"], int)
+    count = typed("controller.episodes", cfg["controller"]["episodes"], int)
     if count < 2:
         raise UserError(f"controller.episodes must be at least 2, got {count}")
     env, maker = _checked(cfg)
@@ -140,7 +140,7 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
 def _graph(cfg: Config, env: MacroEnv) -> Maker:
     """Measured hand-offs, searched."""
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
-    run_up = build.typed("controller.run_up", controller["run_up"], int)
+    run_up = typed("controller.run_up", controller["run_up"], int)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
     ground = macro_of(cfg, {"name": controller["measured_on"] or env.composer.skills[0].manifest["env"]})
     handoff.check(ground)
@@ -199,7 +199,7 @@ MAKERS: dict[str, Callable[[Config, MacroEnv], Maker]] = {
 
 
 def _worlds(cfg: Config, least: int) -> int:
-    worlds = build.typed("controller.worlds", cfg["controller"]["worlds"], int)
+    worlds = typed("controller.worlds", cfg["controller"]["worlds"], int)
     if worlds < least:
         raise UserError(f"controller.worlds must be at least {least}, got {worlds}")
     return worlds

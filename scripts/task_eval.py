@@ -17,7 +17,7 @@ from repertoire.algos import normalize
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
-from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.macro_env import OWN, MacroEnv
 from repertoire.high_level.rules import Decider, Rule, StatefulRule, as_partial, stateful
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
@@ -101,11 +101,9 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
         def step(carry: Any, key: Any) -> Any:
             states, ended, memory = carry
             actions, memory = jax.vmap(rule.step)(jax.random.split(key, count), states, memory)
-            stepped, row = _stepped(env, states, actions, ended)
+            stepped, row, measured = _stepped(env, states, actions, ended)
             kept = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(ended, a, b), states, stepped)
-            measured = {k: v for k, v in stepped.metrics.items() if not k.startswith("reward/")}
-            steps = {**measured, "steps": jnp.ones(count)}
-            counted = {k: jnp.where(ended, 0.0, v) for k, v in steps.items()}  # a state after the end may be anything
+            counted = {k: jnp.where(ended, 0.0, v) for k, v in measured.items()}  # after the end it may be anything
             return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, counted)
 
         states = jax.vmap(env.reset)(jax.random.split(key, count))
@@ -119,16 +117,24 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
     return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
 
 
-def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Next states, and what `Episodes` keeps of each control step on the way there, [k, K, ...]."""
+def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Next states, what `Episodes` keeps of each control step on the way there [k, K, ...], and sums of metrics [K].
+
+    A controller's own metrics count for each control step that a decision holds; options begin once.
+    """
     if isinstance(env, MacroEnv):
         stepped, trace = jax.vmap(env.trace)(states, actions)
+        alive, whole = trace.alive, trace.alive.sum(1)
+        sums = {k: jnp.where(alive, v, 0.0).sum(1) for k, v in trace.measured.items()}
+        sums |= {k: v if k == options.BEGUN else v * whole for k, v in stepped.metrics.items() if k.startswith(OWN)}
         row = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)
-        return stepped, (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
+        kept = (row.qpos, row.features, row.reward, row.alive & ~ended, row.memory, row.acting)
+        return stepped, kept, {**sums, "steps": whole.astype(jnp.float32)}
     s = jax.vmap(env.step)(states, actions)
     nobody = jnp.zeros((len(ended), 0))
     row = (s.data.qpos, s.obs["features"], s.reward, ~ended, s.memory, nobody)
-    return s, jax.tree.map(lambda x: x[None], row)
+    measured = {k: v for k, v in s.metrics.items() if not k.startswith("reward/")}
+    return s, jax.tree.map(lambda x: x[None], row), {**measured, "steps": jnp.ones(len(ended))}
 
 
 def _no_keys(tree: Any) -> Any:

@@ -379,7 +379,7 @@ def push():
 
 
 def test_the_block_bars_the_published_way(push):
-    assert float(push.draw(None, None)[0]) == 0 and float(push.draw(None, None)[1]) == 19
+    np.testing.assert_array_equal(push.goals(), [[0, 19]])
     goal = push.centres("G")[0]
     assert goal == (0.0, 16.0) and push.centres("B") == [(0.0, 8.0)]
     assert goal not in moves_to(push, " SG") and moves_to(push, " SGB")[goal] == 2
@@ -419,3 +419,48 @@ def test_smoothing_what_is_not_there():
         registry.make("point", "native", smooth={"velocty": 0.5})
     with pytest.raises(UserError, match=r"smooth\.velocity must be at least 0"):
         registry.make("point", "native", smooth={"velocity": -1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "standing", "lying"),
+    [
+        ("ant", slice(3, 7), (np.cos(0.7), np.sin(0.7), 0, 0), (np.cos(0.9), 0, np.sin(0.9), 0)),  # 80 and 103 degrees
+        ("ant_maze", slice(3, 7), (1, 0, 0, 0), (0, 1, 0, 0)),
+        ("half_cheetah", 2, 1.5, 1.6),
+        ("walker2d", 1, 0.81, 0.79),
+        ("humanoid", 2, 1.01, 0.99),
+    ],
+)
+def test_a_fall_ends_the_episode_only_where_asked(name, entry, standing, lying):
+    for terminate in (False, True):
+        task = registry.make_task(name, terminate=terminate)
+        physics = NativePhysics(task.model, task.fields)
+        for value, fallen in ((standing, False), (lying, True)):
+            qpos = jnp.asarray(task.model.qpos0, jnp.float32).at[entry].set(jnp.asarray(value, jnp.float32))
+            data = physics.init(qpos, jnp.zeros(task.model.nv))
+            memory = task.remember(jax.random.key(0), data)
+            assert bool(task.fallen(data)) == fallen
+            assert bool(task.terminated(data, memory)) == (fallen and terminate)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("go2_velocity", {"vx": 3}, r"env\.vx must be a list, got 3"),
+        ("go2_velocity", {"vx": ["a", "b"]}, r"env\.vx\[0\] must be a number, got 'a'"),
+        ("go2_velocity", {"vx": [0.0]}, r"env\.vx must be a list of 2, got 1"),
+        ("go2_velocity", {"stand": "abc"}, r"env\.stand must be a number"),
+        ("go2_velocity", {"stand": 1.5}, "stand is a fraction"),
+        ("go2_velocity", {"play": "no"}, r"env\.play must be true or false, got 'no'"),
+        ("go2_velocity", {"hold": 2.5}, r"env\.hold must be a whole number"),
+        ("go2_velocity", {"weights": {"slip": "x"}}, r"env\.weights\.slip must be a number"),
+        ("go2_velocity", {"weights": 3}, r"env\.weights must be settings by name"),
+        ("go2", {"randomize": 3}, r"env\.randomize must be true or false or a word or settings by name, got 3"),
+        ("go2", {"terminate": 1}, r"env\.terminate must be true or false"),
+        ("ant_maze", {"maze": ["u"]}, r"env\.maze must be a word"),
+        ("panda_push", {"vary_size": True}, r"env\.vary_size must be a number"),
+    ],
+)
+def test_options_of_another_type_say_so(name, options, message):
+    with pytest.raises(UserError, match=message):
+        registry.make_task(name, **options)

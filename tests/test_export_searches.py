@@ -106,12 +106,13 @@ def test_a_route_exports_whole(maze, straight, tmp_path):
     assert told["rule"]["map"] == list(maze.task.rows) and told["rule"]["settings"]["margin"] == 0.475
     assert told["rule"]["cells"] == [81, 81] and len(told["rule"]["goals"]) == 6
     assert (folder / "model.onnx").stat().st_size < 6 * 81 * 81 * 3  # two bytes for a cell and goal, and the points
-    own, count = maze.spec.obs.size("policy"), len(rule.ahead.goals)
+    own, guide = maze.spec.obs.size("policy"), rule.ahead.guide
+    count = len(guide.goals)
     obs = np.zeros((count, graph.inputs["obs"]), np.float32)
     obs[:, own : own + 2] = HERE
-    obs[:, maze.spec.obs.index("policy", ("goal",))] = 0.1 * (rule.ahead.goals - HERE)
+    obs[:, maze.spec.obs.index("policy", ("goal",))] = 0.1 * (guide.goals - HERE)
     feed = {"obs": obs, "z": np.zeros((count, 2), np.float32), "decide": np.ones((count, 1), np.float32)}
-    way = rule.ahead.points[:, *rule.ahead.cells.index(HERE)] - HERE
+    way = guide.ahead[:, *guide.cells.index(HERE)] - HERE
     found = session_of(graph).run(["z_next"], feed)[0]
     np.testing.assert_allclose(found, way / np.linalg.norm(way, axis=1, keepdims=True), atol=1e-5)
 

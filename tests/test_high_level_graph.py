@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from repertoire.envs import registry
+from repertoire.envs.lattice import lattice
 from repertoire.errors import UserError
 from repertoire.high_level import handoff, navigate, script
-from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, graph_of, lattice, parts
+from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, graph_of, parts
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice, Latent
 from repertoire.scripts import task_eval
@@ -105,6 +106,12 @@ def test_progress_and_success_by_hand():
     np.testing.assert_allclose(graph.cost, [[1, 2], [2, 1], [1, 1]])
     np.testing.assert_allclose(graph.moves[0, 1], [0.0, 0.4])
     assert np.isinf(graph_of(found, least=0.6).cost[0, 1])
+
+
+def test_an_option_that_stays_succeeds_by_staying():
+    fresh, after = np.zeros((1, 2, 2)), np.array([[[[0.0, 0.004], [0.3, 0.0]]]])
+    found = handoff.HandOffs(fresh + 0.003, after, np.ones((1, 1, 2), bool))
+    np.testing.assert_array_equal(found.progress, [[[1.0, 0.0]]])
 
 
 @pytest.fixture(scope="module")

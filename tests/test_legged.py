@@ -11,6 +11,7 @@ import pytest
 from repertoire.envs import registry, rotations
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.physics.native import NativePhysics
+from repertoire.envs.tasks import velocity
 from repertoire.errors import UserError
 
 NONE = jnp.zeros(12)
@@ -116,7 +117,7 @@ def test_the_policy_knows_what_a_robot_knows(task):
     groups = {g: [s.name for s in slices] for g, slices in task.obs_spec().groups.items()}
     measured = ["gravity", "heading", "gyro", "joint_pos", "joint_vel", "last_action"]
     assert groups["policy"] == [*measured, "command"]
-    assert groups["critic"] == [*measured, "command", "velocity", "height", "feet"]
+    assert groups["critic"] == [*measured, "command", "velocity", "height", "feet", *velocity.CLOCKS]
     assert groups["features"][0] == "position" and set(task.sources()) == {*groups["policy"]}
 
 
@@ -187,18 +188,70 @@ def test_a_command_holds_for_five_seconds(task, data, memory):
 
 
 def test_a_step_is_paid_when_the_foot_comes_down(task, data, memory):
-    """0.3 s in the air pay 0.1 (what exceeds 0.2 s), once, and only under a command to move."""
+    """0.3 s in the air pay 0.1 (what exceeds 0.2 s) for one control step, and only under a command to move."""
     memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
     three, four = touching(task, data, *FEET[1:]), touching(task, data, *FEET)
     for _ in range(14):
         assert rate(task, three, memory, "air_time") == 0.0
         memory = task.advance(jax.random.key(0), data, three, NONE, memory, jnp.asarray(1))
     assert float(memory.air[0]) == pytest.approx(0.28) and not memory.air[1:].any()
-    paid = rate(task, four, memory, "air_time") * task.dt
-    assert paid == pytest.approx(0.1, abs=1e-5)
+    assert rate(task, four, memory, "air_time") == pytest.approx(0.1, abs=1e-5)
+    assert float(task.terms(data, four, NONE, memory)["air_time"]) == pytest.approx(0.02 * 0.1, abs=1e-6)
     assert rate(task, four, memory.replace(command=jnp.zeros(3)), "air_time") == 0.0
     memory = task.advance(jax.random.key(0), data, four, NONE, memory, jnp.asarray(1))
     assert rate(task, four, memory, "air_time") == 0.0
+
+
+def test_feet_are_timed_in_the_air_and_down(task, data, memory):
+    """FR 3 steps up, 2 down, up again; the others stay down."""
+    three, four = touching(task, data, *FEET[1:]), touching(task, data, *FEET)
+    for seen in (three, three, three, four, four, three):
+        memory = task.advance(jax.random.key(0), data, seen, NONE, memory, jnp.asarray(1))
+    np.testing.assert_allclose(memory.air, [0.02, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(memory.down, [0, 0.12, 0.12, 0.12], atol=1e-6)
+    np.testing.assert_allclose(memory.last_air, [0.06, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(memory.last_down, [0.04, 0, 0, 0], atol=1e-6)
+    memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
+    uneven = np.var([0.06, 0, 0, 0]) + np.var([0.04, 0, 0, 0])
+    assert rate(task, four, memory, "stride_variance") == pytest.approx(uneven, rel=1e-4)
+    assert (
+        rate(task, four, memory.replace(last_air=jnp.full(4, 0.3), last_down=jnp.full(4, 2.0)), "stride_variance") == 0
+    )
+    assert rate(task, four, memory.replace(command=jnp.zeros(3)), "stride_variance") == 0.0
+
+
+def test_a_trot_is_two_feet_across_and_the_other_two_up(task, data, memory):
+    memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
+    for feet, paid in (
+        (("FR_foot", "RL_foot"), 1.0),
+        (("FL_foot", "RR_foot"), 1.0),
+        (("FR_foot", "RR_foot"), 0.0),
+        (("FR_foot", "FL_foot"), 0.0),
+        (FEET, 0.0),
+        (FEET[1:], 0.0),
+        ((), 0.0),
+    ):
+        assert rate(task, touching(task, data, *feet), memory, "diagonal") == paid, feet
+    standing = memory.replace(command=jnp.zeros(3))
+    assert rate(task, touching(task, data, "FR_foot", "RL_foot"), standing, "diagonal") == 0.0
+
+
+def test_effort_and_posture_by_hand(task, data, memory):
+    memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
+    moving = data.replace(actuator_force=jnp.full(12, -2.0), qvel=data.qvel.at[6].set(3.0).at[7].set(-1.0))
+    assert rate(task, moving, memory, "energy") == pytest.approx(8.0)
+    bent = data.replace(qpos=data.qpos.at[7].add(0.3).at[8].add(-0.4))
+    assert rate(task, bent, memory, "default_pose") == pytest.approx(0.5, rel=1e-5)
+    assert rate(task, bent, memory.replace(command=jnp.zeros(3)), "default_pose") == pytest.approx(2.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["go2", "go2_velocity", "g1", "g1_walking", "h1_squatting", "h1_button"])
+def test_every_term_can_be_weighted(name):
+    env = registry.make(name, "native")
+    state = env.reset(jax.random.key(0))
+    there = env.task.rates(state.data, state.data, jnp.zeros(env.spec.action_size), state.memory)
+    assert set(there) == set(env.task.known_terms())
+    assert registry.make_task(name, weights={"action_norm": -0.1}).weights["action_norm"] == -0.1
 
 
 def test_slipping_costs_only_on_the_ground(task, data, memory):
@@ -298,4 +351,4 @@ def test_an_episode_of_standing_still():
     assert not states.terminated.any() and not states.metrics["fallen"].any()
     assert not states.metrics["reward/contacts"].any()
     assert float(states.metrics["tracking_error"][-10:].max()) < 0.1
-    assert float(states.reward[-1]) > 0.9 * 0.02 * (1.0 + 1.5 + 0.75)
+    assert float(states.reward[-1]) > 0.02 * (1.0 + 1.5 + 0.75 - 1.5)  # the legs give way: 0.3 rad off the default pose

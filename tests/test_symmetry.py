@@ -11,6 +11,7 @@ import pytest
 from repertoire.algos import mirroring, ppo, trainer
 from repertoire.algos.learner import Learner
 from repertoire.envs import registry, symmetry
+from repertoire.envs.tasks import velocity
 from repertoire.errors import UserError
 from repertoire.skills.objectives import registry as objectives
 
@@ -123,6 +124,35 @@ def test_rewards_of_a_mirrored_walk_are_those_of_the_walk():
         np.testing.assert_allclose(image.reward, state.reward, atol=1e-3)
 
 
+def image_of(memory, mirror, period):
+    """What a walking robot remembers, in the mirror; a gait's clock is half a period on."""
+    feet = mirror.slices["feet"]
+    clocks = {name: feet(getattr(memory, name)) for name in velocity.CLOCKS}
+    clocks |= {"clock": memory.clock + period / 2} if period else {}
+    return memory.replace(
+        actions=jax.vmap(mirror.action)(memory.actions), command=mirror.slices["command"](memory.command), **clocks
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["go2_velocity", "g1_walking", "h1_walking"])
+def test_every_term_of_a_mirrored_gait_is_that_of_the_gait(name):
+    env = registry.make(name, "native", weights={} if name == "go2_velocity" else {"joint_limits": -1.0})
+    task, mirror = env.task, env.task.mirror()
+    step = jax.jit(env.step)
+    state = step(jax.jit(env.reset)(jax.random.key(3)), jnp.zeros(env.spec.action_size))  # between two steps of a gait
+    for key in jax.random.split(jax.random.key(1), 8):
+        action = 0.5 * jax.random.uniform(key, (env.spec.action_size,), minval=-1, maxval=1)
+        start = env.physics.init(mirror.qpos(state.data.qpos), mirror.qvel(state.data.qvel))
+        image = state.replace(data=start, memory=image_of(state.memory, mirror, getattr(task, "period", 0)))
+        start = env.physics.init(state.data.qpos, state.data.qvel)  # contacts of neither are warm
+        state, image = step(state.replace(data=start), action), step(image, mirror.action(action))
+        for term in task.weights:
+            ours, other = (float(s.metrics[f"reward/{term}"]) for s in (state, image))
+            assert other == pytest.approx(ours, rel=0.05, abs=2e-3), term
+    assert float(state.reward) != 0.0
+
+
 def test_the_gradient_of_a_symmetric_batch_is_unchanged():
     """A batch that holds the mirror image of each of its samples gains nothing by mirroring."""
     env = registry.make("ant_forward", "native")
@@ -169,7 +199,13 @@ def test_ppo_learns_from_mirror_images_and_measures_itself_without_them():
     np.testing.assert_allclose(
         image.policy_in, learner._inputs(state, "policy", {"policy": jnp.asarray(velocity)}, batch.z), atol=1e-6
     )
-    np.testing.assert_array_equal(real.log_prob, image.log_prob)
+    np.testing.assert_array_equal(real.log_prob, batch.log_prob)
+    policy = state.params["policy"]
+    logits = learner.nets.policy.apply(policy["net"], image.policy_in)
+    np.testing.assert_allclose(
+        image.log_prob, learner.nets.head.log_prob(image.action, logits, policy["head"]), rtol=1e-4
+    )
+    assert np.abs(image.log_prob - real.log_prob).max() > 1e-3  # the policy is not symmetric yet
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 from jax.tree_util import Partial
 
 from repertoire.envs import registry
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.high_level.sequence import SequenceConfig, sequence
 from repertoire.scripts import task_eval
 
 
@@ -41,6 +43,17 @@ def test_figures_follow_the_steps_of_each_episode(monkeypatch):
     found = task_eval.episodes(env, lambda key, state: jnp.array([1.0, 0.5]), jax.random.key(0), 3, steps=7)
     assert task_eval.summary(found)["terminated"] == 0.0
     np.testing.assert_allclose(found.final["distance"], np.linalg.norm(found.positions, axis=-1)[:, -1], rtol=1e-5)
+
+
+def test_figures_of_a_controller_count_control_steps(oracle):
+    """Not decisions: the same mean as the low-level positions have."""
+    env = registry.make("point_maze", "native", episode_length=20)
+    macro = MacroEnv(env, sequence((oracle,), env.spec, SequenceConfig("latent")), hold=3)  # 7 decisions, the last of 2
+    found = task_eval.episodes(macro, lambda key, state: jnp.array([1.0, 0.0]), jax.random.key(0), 2)
+    assert found.alive.sum(1).tolist() == [20, 20] and found.sums["steps"].tolist() == [20, 20]
+    distance = np.where(found.alive, np.linalg.norm(found.positions, axis=-1), 0.0)
+    np.testing.assert_allclose(found.sums["distance"], distance.sum(1), rtol=1e-5)
+    assert task_eval.summary(found)["mean_distance"] == pytest.approx(distance.sum() / 40, rel=1e-5)
 
 
 def test_tasks_without_success_report_none():

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 
 from repertoire.envs.tasks.ant import Ant
 from repertoire.envs.tasks.maze import Maze, Walled
@@ -97,9 +98,9 @@ class AntPush(AntWalled):
         start = super().start(key)
         return start.replace(qpos=start.qpos.at[-2:].set(0.0), qvel=start.qvel.at[-2:].set(0.0))
 
-    def draw(self, key: Array, previous: Array) -> Array:
+    def goals(self) -> np.ndarray:
         """Three eighths of a cell beyond the centre of the last one."""
-        return super().draw(key, previous) + jnp.asarray([0.0, GOAL_BEYOND * self.cell])
+        return super().goals() + np.array([0.0, GOAL_BEYOND * self.cell])
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """`block`: where the block's centre lies from the robot."""

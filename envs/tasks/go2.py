@@ -31,5 +31,6 @@ class Go2Velocity(Velocity, Go2):
 
     episode_length: int = 1000
 
+    pairs: ClassVar[tuple[tuple[int, int], ...]] = ((0, 3), (1, 2))
     name: ClassVar[str] = "go2_velocity"
     doc: ClassVar[str] = "Unitree Go2: track commands of velocity (forward, left, turning), 1000 steps of 0.02 s"

@@ -1,8 +1,8 @@
 """The goal spaces of SkillBlender (Kuang et al. 2025) for humanoids: reaching, squatting and stepping.
 
 A goal space says what a target is, how far the robot is from it, and how targets are drawn; the fourth, walking, is in
-`humanoid_walking`. Positive terms are exp(-4 * mean absolute error), all weights are per second. SkillBlender clips the
-total at 0; here it may be negative.
+`humanoid_walking`. Positive terms are exp(-4 * mean absolute error), that of the feet's distance is sharper, and all
+weights are per second. SkillBlender clips the total at 0; here it may be negative.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Posture(_Humanoid):
     """Mix-in for a `Humanoid`: the terms that all its skills share."""
 
     fields: ClassVar[tuple[str, ...]] = ("sensordata", "actuator_force", "xpos", "xquat", "site_xpos")
+    reward_terms: ClassVar[tuple[str, ...]] = ("posture", "upper_posture", "upright", "feet_distance")
 
     @functools.cached_property
     def home(self) -> mujoco.MjData:
@@ -115,6 +116,7 @@ class Target(Posture):
     episode_length: int = 1200
     hold: int = 400
 
+    reward_terms: ClassVar[tuple[str, ...]] = ("goal",)
     goal_slice: ClassVar[Slice] = Slice("", 0)  # what the policy is told: how far it is from the target
 
     def __post_init__(self) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import mujoco
 
-from repertoire.envs import symmetry
+from repertoire.envs import rotations, symmetry
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.robot import Robot
@@ -39,10 +40,12 @@ class GymRobot(Robot):
         stable on these models (a third to a quarter of the cost), and the humanoid's PGS solver by Newton, which
         every backend has; `reference` leaves the model exactly as Gymnasium steps it.
       reset_noise: scale of the uniform (qpos) and Gaussian or uniform (qvel) start noise.
+      terminate: end the episode on a fall (`fall_tilt_deg`, `fall_height_m`), after which there is nothing to earn.
     """
 
     dynamics: str = "fast"
     reset_noise: float = 0.1
+    terminate: bool = False
 
     xml: ClassVar[str] = ""
     objects: ClassVar[int] = 0  # sliding joints of objects, last in qpos and qvel: no part of the robot's own slices
@@ -103,6 +106,16 @@ class GymRobot(Robot):
             "velocity": data.qvel[:n],
             "joint_rates": data.qvel[n:nv],
         }
+
+    def fallen(self, data: Data) -> Array:
+        """Whether the trunk leans too far or is too low, [] bool."""
+        upright = -rotations.gravity(data.qpos[3:7])[2] if self.root == 2 else jnp.cos(data.qpos[2])
+        low = False if self.fall_height_m is None else data.qpos[self.root] < self.fall_height_m
+        return (upright < math.cos(math.radians(self.fall_tilt_deg))) | low
+
+    def terminated(self, data: Data, memory: Any) -> Array:
+        """A fall, where that ends the episode."""
+        return self.fallen(data) & self.terminate
 
     def mirror(self) -> Mirror | None:
         """Left and right, where the robot has both: planar robots have not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -52,6 +52,9 @@ class Walking(Posture, Velocity):
     vy: tuple[float, float] = (-1.0, 1.0)
     hold: int = 400
     period: float = 0.64
+
+    short_step: ClassVar[float] = 0.0
+    reward_terms: ClassVar[tuple[str, ...]] = ("gait", "clearance", "schedule")
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """Adds `phase`: sine and cosine of the gait's clock."""

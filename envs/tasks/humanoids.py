@@ -11,8 +11,10 @@ import numpy as np
 
 from repertoire.envs.tasks.legged import Legged
 
-#: Per second: D3's terms with the weights that SkillBlender gives to motors as strong as these.
+#: Per second: D3's terms with the weights that SkillBlender gives to motors as strong as these. `alive` is ours: a fall
+#: ends the episode, and with costs alone the first fall would be the best.
 STYLE = {
+    "alive": 1.0,
     "torque": -1e-5,
     "joint_velocity": -5e-4,
     "joint_acceleration": -1e-7,

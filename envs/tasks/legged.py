@@ -51,6 +51,10 @@ class Legged(PDRobot):
 
     fields: ClassVar[tuple[str, ...]] = ("sensordata", "actuator_force")
     feet: ClassVar[tuple[str, ...]] = ()  # sites; shapes whose names begin so may touch the ground
+    reward_terms: ClassVar[tuple[str, ...]] = (
+        "alive", "torque", "joint_velocity", "joint_acceleration", "action_rate", "action_norm", "contacts", "height",
+        "orientation", "joint_limits",
+    )  # fmt: skip
     stance: ClassVar[float] = 0.0  # m, height of the root that the style asks for
     fall_tilt_deg: ClassVar[float] = 60.0
     fall_height_m: ClassVar[float] = 0.0
@@ -174,6 +178,7 @@ class Legged(PDRobot):
         low, high = self.model.jnt_range[1 : 1 + self.model.nu].T
         soft = 0.05 * (high - low)  # 90 % of the range is free
         return {
+            "alive": lambda: jnp.ones(()),
             "torque": lambda: _squares(torque),
             "joint_velocity": lambda: _squares(self.speeds(data)),
             "joint_acceleration": lambda: _squares(acceleration),

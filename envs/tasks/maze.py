@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +17,9 @@ import numpy as np
 
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.goals import Goal
+from repertoire.envs.tasks.guide import Guide, guide_of
 from repertoire.envs.types import Array, Data, Slice
-from repertoire.errors import unknown
+from repertoire.errors import UserError, unknown
 
 #: Mazes as maps; `S` start (the world's origin), `G` fixed goal, `#` wall, anything else free. Rows run towards -y.
 MAZES = {
@@ -50,17 +52,24 @@ class Walled(Goal):
       radius: distance that counts as reached, m.
       cell: side of a cell of the map, m.
       hold: go on after arrival, +1 for each step at the goal.
+      guide: how far along the shortest way the way point lies that the robot is shown (slice `way`), m; 0: it does not
+        know the map. With it the reward term `progress` is how much shorter the way became, m.
     """
 
     radius: float = 0.5
     cell: float = 4.0
     hold: bool = False
+    guide: float = 0.0
 
     wall_height: ClassVar[float] = 2.0  # m
+    reward_terms: ClassVar[tuple[str, ...]] = ("progress",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 1.0, cell=self.cell)
+        at_least(self.name, 0.0, guide=self.guide)
+        if self.weights.get("progress") and not self.guide:
+            raise UserError(f"env {self.name}: weights.progress needs a way: set env.guide, such as 1 (m)")
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -110,20 +119,47 @@ class Walled(Goal):
             )
         return spec
 
+    def goals(self) -> np.ndarray:
+        """The different goals [G, 2] that may be drawn, m; by default that of the map."""
+        return np.asarray(self.centres("G")[:1])
+
     def draw(self, key: Array, previous: Array) -> Array:
-        """The goal of the map."""
-        return jnp.asarray(self.centres("G")[0])
+        """One of `goals`, each as likely."""
+        goals = jnp.asarray(self.goals(), jnp.float32)
+        return goals[jax.random.randint(key, (), 0, len(goals))]
+
+    @functools.cached_property
+    def ways(self) -> Guide:
+        """The shortest ways to the goals."""
+        return guide_of(self, self.guide)
 
     def extra_slices(self) -> tuple[Slice, ...]:
-        """Between walls the robot must know where it is."""
-        return (Slice("position", 2, "m", scale=0.1), *super().extra_slices())
+        """Between walls the robot must know where it is; `way` is where the next way point lies from it."""
+        way = (Slice("way", 2, "m"),) if self.guide else ()
+        return (Slice("position", 2, "m", scale=0.1), *super().extra_slices(), *way)
+
+    def observe(self, data: Data, memory: Any) -> dict[str, Array]:
+        """The robot's values, the goal and, where it knows the map, `way`."""
+        way = {"way": self.ways.way(data.qpos[:2], memory.goal)} if self.guide else {}
+        return {**super().observe(data, memory), **way}
+
+    def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
+        """`goal`, and `progress` on the way, m, where the robot knows the map."""
+        if not self.guide:
+            return super().terms(before, data, action, memory)
+        was, left = (self.ways.distance(d.qpos[:2], memory.goal) for d in (before, data))
+        return {**super().terms(before, data, action, memory), "progress": was - left}
+
+    def measure(self, data: Data, memory: Any) -> dict[str, Array]:
+        """Adds `success`: whether it is there."""
+        return {**super().measure(data, memory), "success": self.arrived(data, memory).astype(jnp.float32)}
 
     def mirror(self) -> None:
         """The walls have none."""
 
     def terminated(self, data: Data, memory: Any) -> Array:
-        """Arrived."""
-        return self.arrived(data, memory) & (not self.hold)
+        """Arrived, or what else ends the robot's episode."""
+        return super().terminated(data, memory) | (self.arrived(data, memory) & (not self.hold))
 
 
 @dataclass(frozen=True)
@@ -149,7 +185,6 @@ class Maze(Walled):
         """The map of this name."""
         return MAZES[self.maze]
 
-    def draw(self, key: Array, previous: Array) -> Array:
-        """The fixed goal, or the centre of a free cell other than the start."""
-        cells = jnp.asarray(self.centres("G" if self.goal == "fixed" else " G"))
-        return cells[jax.random.randint(key, (), 0, len(cells))]
+    def goals(self) -> np.ndarray:
+        """The fixed goal, or the centres of all free cells other than the start."""
+        return np.asarray(self.centres("G" if self.goal == "fixed" else " G"))

@@ -61,6 +61,7 @@ class SkillBench(Posture):
     tolerance: float = 0.1
 
     camera: ClassVar[str] = scenes.CAMERA
+    reward_terms: ClassVar[tuple[str, ...]] = ("goal", "hands", "torso", "right_arm")
     row: ClassVar[Row]
     build_of: ClassVar[scenes.Build]
 
