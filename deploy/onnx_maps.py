@@ -12,12 +12,10 @@ from repertoire.high_level.route import WayPoint
 
 def way_point(write: Writer, way: WayPoint, here: str, ahead: str) -> str:
     """`WayPoint`: where [B, 2] the way point lies from `here` [B, 2] on the way to the goal, which lies `ahead`."""
-    first = write.constant([1], np.int64)
-    place = write.node("Unsqueeze", _cell(write, way.guide.cells, here), first)  # [B, 1]
-    place = write.node(
-        "Squeeze", _at_goal(write, way.guide.goals, way.guide.cells.free.size, here, ahead, place), first
-    )
-    table, codes = np.unique(way.guide.ahead.reshape(-1, 2), axis=0, return_inverse=True)  # a fifth of the size
+    guide, second = way.guide, write.constant([1], np.int64)
+    place = write.node("Unsqueeze", _cell(write, guide.cells, here), second)  # [B, 1]
+    place = write.node("Squeeze", _at_goal(write, guide.goals, guide.cells.free.size, here, ahead, place), second)
+    table, codes = np.unique(guide.ahead.reshape(-1, 2), axis=0, return_inverse=True)  # a quarter of the size
     code = write.node("Gather", write.constant(codes.ravel(), np.min_scalar_type(len(table))), place, axis=0)
     point = write.node("Gather", write.constant(table), write.cast(code, "INT64"), axis=0)
     return write.node("Sub", point, here)

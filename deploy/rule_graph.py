@@ -100,8 +100,8 @@ def _reads(composer: Composer, decider: Decider) -> Reads:
     if isinstance(decider, Planner):
         return _planned(composer, decider)
     raise UserError(
-        "this controller cannot be exported: it draws its skills at random, which is nothing to deploy; "
-        "controller=script holds a skill"
+        "controller=random cannot be exported: it draws its skills at random, which is nothing to deploy; "
+        "controller=script goes through a list of them"
     )
 
 
@@ -117,6 +117,7 @@ def _encoded(rule: ZeroShot) -> tuple[str, ...]:
 
 
 def _planned(composer: Composer, rule: Planner) -> Reads:
+    """Of a planner. Raises `UserError` where its model is the simulator."""
     if not isinstance(rule.model, Imagined):
         raise UserError(
             "controller=plan with controller.model=simulator cannot be exported: it needs the simulator on the robot, "
