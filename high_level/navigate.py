@@ -152,5 +152,5 @@ def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> Navigator:
     value = np.where(np.isfinite(field.value), field.value, LOST + far)[:, : graph.start]
     price = np.roll(np.where(np.isfinite(graph.cost), graph.cost, LOST), **first)
     ways = parts(graph, cells)[:, None, None] * np.roll(graph.moves, **first)[:, None]
-    made = (x.astype(np.float32) for x in (price, value, ways))
-    return Navigator(graph, field, *made, position_index(spec), offset)
+    price, value, ways = (x.astype(np.float32) for x in (price, value, ways))
+    return Navigator(graph, field, price, value, ways, position_index(spec), offset)
