@@ -12,6 +12,7 @@ from repertoire.algos.signals import Signals
 from repertoire.algos.types import Array, Metrics, RunState, Stats, Transition
 
 State = TypeVar("State", bound=RunState)
+Tree = TypeVar("Tree")
 
 
 def start(signals: Signals, config: Any, objective_key: Array, env_key: Array, warm_key: Array) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _staggered(env: Any, carry: rollout.Carry, key: Array) -> rollout.Carry:
     return carry.replace(envs=carry.envs.replace(t=t * rollout.hold_of(env)))
 
 
-def strong(state: State) -> State:
+def strong(state: Tree) -> Tree:
     """Without weak types, which the first update would lose: one more compilation of everything."""
 
     def one(x: Array) -> Array:

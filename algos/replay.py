@@ -49,6 +49,17 @@ def insert(replay: Replay, rollout: Any) -> Replay:
     )
 
 
+def insert_where(replay: Replay, rows: Any, mask: Array) -> Replay:
+    """`replay` with those of `rows` [M, ...] for which `mask` [M] holds, M at most its capacity, in their order."""
+    places = jnp.where(mask, (replay.place + jnp.cumsum(mask) - 1) % replay.capacity, replay.capacity)
+    count = mask.sum(dtype=jnp.int32)
+    return Replay(
+        rows=jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), replay.rows, rows),
+        place=(replay.place + count) % replay.capacity,
+        size=jnp.minimum(replay.size + count, replay.capacity),
+    )
+
+
 def sample(replay: Replay, key: Array, count: int) -> Any:
     """`count` rows [count, ...], each uniform over the filled ones."""
     places = jax.random.randint(key, (count,), 0, replay.size)

@@ -173,10 +173,10 @@ class AnyLearner(Protocol):
         """Initial state."""
         ...
 
-    def collect(self, state: Any) -> tuple[Any, Transition, Metrics]:
-        """One rollout: (state, Transition [T, N, ...], env metrics)."""
+    def collect(self, state: Any) -> tuple[Any, Any, Metrics]:
+        """One rollout: (state, `Transition` or `guided.Labelled` [T, N, ...], env metrics)."""
         ...
 
-    def update(self, state: Any, batch: Transition) -> tuple[Any, Metrics]:
+    def update(self, state: Any, batch: Any) -> tuple[Any, Metrics]:
         """Learn; the metric `loss/value` must stay finite."""
         ...

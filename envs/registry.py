@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from repertoire.envs import brax_env, physics, playground_env
+from repertoire.envs.expert import Expert
 from repertoire.envs.foreign import ForeignEnv, Options
 from repertoire.envs.mujoco_env import MujocoEnv, env_spec
 from repertoire.envs.task import Task
@@ -115,6 +116,15 @@ def _checked(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         if key not in fields:
             raise unknown(f"option of env {name}", key, fields)
     return {key: typed(f"env.{key}", value, hints[key]) for key, value in options.items()}
+
+
+def expert_of(env: Any) -> Expert:
+    """The expert of an env's task. Raises `UserError` for an env without one, with the names of those that have one."""
+    found = env.task.expert() if isinstance(env, MujocoEnv) else None
+    if found is None:
+        known = ", ".join(name for name, task in TASKS.items() if task.expert is not Task.expert)
+        raise UserError(f"env {env.spec.name} has no expert to imitate; there is one for: {known}")
+    return found
 
 
 def describe(name: str | None = None) -> list[dict[str, Any]]:

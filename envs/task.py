@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs.expert import Expert
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, Held, ObsSpec, Start, State
 from repertoire.errors import UserError, unknown
@@ -160,6 +161,13 @@ class Task:
 
     def mirror(self) -> Mirror | None:
         """Left-right symmetry of robot and task (the reflection y -> -y); None: there is none, or none is declared."""
+        return None
+
+    def expert(self) -> Expert | None:
+        """What solves the task by rule, in stages to imitate; None: nothing is known that does.
+
+        Raises `UserError` where it does not drive what the options make of an action.
+        """
         return None
 
     def default_pose(self) -> np.ndarray:

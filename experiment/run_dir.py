@@ -13,7 +13,7 @@ from repertoire.errors import UserError, unknown
 from repertoire.experiment import manifest as _manifest
 from repertoire.experiment.files import guard_writes, plain, read_json, write_json, write_text
 
-KINDS = ("train", "train-skills", "train-controller")
+KINDS = ("train", "train-skills", "train-controller", "imitate")
 #: Dotted config names (and everything below them) that may differ when a run is resumed.
 MUTABLE = ("run_dir", "total_steps", "updates", "logging")
 _OURS = {"config.json", "git.diff", ".lock"}  # what a start killed before its manifest may leave behind

@@ -14,6 +14,7 @@ import jax
 
 from repertoire.algos import trainer
 from repertoire.algos.adapter import Adapter
+from repertoire.algos.imitation import DAggerConfig, Imitator
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.sac import SACConfig
@@ -75,6 +76,8 @@ def env_of(config: Config) -> Any:
 
 def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
+    if kind == "imitate":
+        return imitator_of(config, env or env_of(config))
     settings = dict(config["algo"])
     name = settings.pop("name", "ppo")
     if name not in ALGOS:
@@ -87,12 +90,24 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     if kind == "train-controller":
         env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
-    steps = algo.envs * algo.rollout * getattr(env, "hold", 1)
-    if config["total_steps"] < 1:
-        raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
-    updates = -(-int(config["total_steps"]) // steps)
+    updates = _updates(config, algo.envs * algo.rollout * getattr(env, "hold", 1))
     extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
     return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
+
+
+def imitator_of(config: Config, env: Any) -> Imitator:
+    """Learner of the stages of the task's expert."""
+    dagger = dataclass_of(DAggerConfig, config["dagger"], "dagger")
+    if config["channels"]:
+        raise UserError("channels are for learning from rewards: imitate has none")
+    return Imitator(env, envs.expert_of(env), dagger, _updates(config, dagger.envs * dagger.rollout))
+
+
+def _updates(config: Config, steps: int) -> int:
+    """Updates of `steps` env steps each that make up `total_steps`."""
+    if config["total_steps"] < 1:
+        raise UserError(f"total_steps must be at least 1, got {config['total_steps']}")
+    return -(-int(config["total_steps"]) // steps)
 
 
 def tasks_of(config: Config) -> tuple[TaskChannel, ...]:

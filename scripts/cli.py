@@ -17,6 +17,7 @@ VERBS = {
     "skills": ("catalogue", "list the library, or `skills show NAME` [--json]"),
     "train": ("train", "flat RL on a task's reward"),
     "train-skills": ("train_skills", "discover skills and freeze them into the library"),
+    "imitate": ("imitate", "policies for the stages of a task's scripted expert, frozen as skills"),
     "train-controller": ("train_controller", "train a controller over frozen skills"),
     "evaluate": ("evaluate", "deterministic evaluation of a run"),
     "rollout": ("rollout", "videos and plots of a run"),
@@ -32,7 +33,7 @@ HELP = """repertoire VERB [key=value ...]
 {verbs}
 
   repertoire VERB --help      the verb's settings and their defaults
-  repertoire VERB -m a=1,2    sweep (train, train-skills, train-controller); launcher=slurm submits to a cluster
+  repertoire VERB -m a=1,2    sweep (imitate, and all that train); launcher=slurm submits to a cluster
 """
 
 

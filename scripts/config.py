@@ -122,7 +122,7 @@ def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
     marks = [*parts, f"s{config['seed']}"] if parts or "seed" in swept else []
     name = "-".join([config["env"]["name"], *([what] if what else []), *marks])
     found = {"run_dir": f"runs/{name}"} if parts and config["run_dir"] is None else {}
-    freezes = what or (config.get("adapter") or {}).get("base")
+    freezes = what or (config.get("adapter") or {}).get("base") or "dagger" in config
     return found | ({"name": name} if marks and freezes and config["name"] is None else {})
 
 

@@ -27,6 +27,11 @@ def run(cfg: dict[str, Any]) -> Path:
     _require_extra()
     opened = RunDir.open(cfg["run"])
     out, check = Path(cfg["out"] or opened.path / "export"), bool(cfg["check"])
+    if opened.kind == "imitate":
+        raise UserError(
+            f"run {opened.name} is of several policies, which its expert chooses from: export a controller over its "
+            "skills, as `repertoire train-controller` makes one"
+        )
     seeds = int(opened.config["num_seeds"])
     if not 0 <= cfg["seed"] < seeds:
         raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {cfg['seed']}")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import networks, trainer
+from repertoire.algos.imitation import Imitator
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.experiment import checkpoints, console
@@ -97,7 +98,7 @@ def _loop(
 ) -> Any:
     """Consume the training events: evaluate, log, show, save."""
     config, total = run.config, learner.total_updates
-    names = (*SHOWN, *(f"reward/{c}" for c in learner.channels))
+    names = (*SHOWN, *(f"reward/{c}" for c in learner.channels), *(f"done/{s}" for s in stages_of(learner)))
     shown = console.Progress(total, metrics=names, start_update=start, quiet=config["logging"]["quiet"])
     with StopRequest() as stop, shown:
         shown.compiling("rollout and update")
@@ -140,11 +141,12 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     start = max(checkpoints.steps(run.checkpoints), default=0)
     config, cfg = run.config, learner.config
     params = jax.eval_shape(learner.nets.init, jax.random.key(0))
-    hold = learner.hold
+    hold, stages = learner.hold, stages_of(learner)
+    parts = f"stages {', '.join(stages)}" if stages else f"channels {', '.join(learner.channels)}"
     per_update = learner.steps_per_update * hold
     rows = {
         "env": f"{learner.env.spec.name} on {physics_name(learner.env)}, {cfg.envs} worlds x {cfg.rollout} steps",
-        "learner": f"{cfg.label}, channels {', '.join(learner.channels)}, {networks.count(params):,} parameters",
+        "learner": f"{cfg.label}, {parts}, {networks.count(params):,} parameters",
         "seeds": f"{config['seed']} .. {config['seed'] + config['num_seeds'] - 1}",
         "updates": f"{learner.total_updates} ({per_update * learner.total_updates / 1e6:.3g} M env steps a seed)",
         "memory": f"about {_memory_mib(learner) * config['num_seeds']:.0f} MiB for rollouts and replay",
@@ -153,6 +155,11 @@ def _plan(run: RunDir, learner: AnyLearner) -> None:
     if start >= learner.total_updates:
         rows["note"] = "already trained; raise total_steps to go on"
     console.plan(run.kind, rows, quiet=config["logging"]["quiet"])
+
+
+def stages_of(learner: AnyLearner) -> tuple[str, ...]:
+    """Stages of the expert that a learner imitates; none for those that learn from rewards."""
+    return learner.stages if isinstance(learner, Imitator) else ()
 
 
 def physics_name(env: Any) -> str:

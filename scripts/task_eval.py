@@ -14,11 +14,13 @@ import numpy as np
 from jax.tree_util import Partial
 
 from repertoire.algos import normalize
+from repertoire.algos.imitation import Imitator
 from repertoire.algos.types import AnyLearner
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import OWN, MacroEnv
 from repertoire.high_level.rules import Decider, Rule, StatefulRule, as_partial, stateful
+from repertoire.scripts import stage_eval
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
 AT_END = ("success", "goal_error")
@@ -47,8 +49,10 @@ class Episodes(NamedTuple):
         return self.reward.sum(1)
 
 
-def trained(learner: AnyLearner, state: Any) -> Rule:
+def trained(learner: AnyLearner, state: Any) -> Rule | StatefulRule:
     """Deterministic policy of a training state (one seed)."""
+    if isinstance(learner, Imitator):
+        return stage_eval.trained(learner, state)
     return Partial(_acting(learner), state.obs_stats["policy"], state.params["policy"]["net"])
 
 
@@ -61,6 +65,11 @@ def _acting(learner: AnyLearner) -> Callable[..., Any]:
         return nets.head.mode(nets.policy.apply(params, normalize.apply(stats, s.obs["policy"])))
 
     return act
+
+
+def parts(learner: AnyLearner, state: Any, key: Any, count: int) -> dict[str, float]:
+    """Figures of the single stages where a learner imitates some (one seed, `count` worlds)."""
+    return stage_eval.figures(learner, state, key, count) if isinstance(learner, Imitator) else {}
 
 
 def zero(learner: AnyLearner) -> Rule:
@@ -182,7 +191,7 @@ def table(
     env: Any,
     name: str,
     rows: list[dict[str, float]],
-    others: Mapping[str, Rule],
+    others: Mapping[str, Rule | StatefulRule],
     key: Any,
     count: int,
     steps: int | None = None,
@@ -200,8 +209,10 @@ def told(found: Mapping[str, Any]) -> str:
     return "evaluated: " + ", ".join(f"{rule} {row['return']:.4g}" for rule, row in found["rules"].items())
 
 
-def baselines(learner: AnyLearner) -> dict[str, Rule]:
-    """What a controller is held against: random skills, and the zero-shot goal rule where there is one."""
+def baselines(learner: AnyLearner) -> dict[str, Any]:
+    """What a policy is held against: its expert, or random actions; a controller against rules over its skills."""
+    if isinstance(learner, Imitator):
+        return {"expert": stage_eval.expert(learner)}
     if isinstance(learner.env, MacroEnv):
         return controller_baselines(learner.env)
     return {"random": random(learner)}

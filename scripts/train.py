@@ -95,8 +95,8 @@ def measure(
     rows = []
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
-        rule = task_eval.trained(learner, one)
-        rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, count, steps)))
+        found = task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count, steps))
+        rows.append({**found, **task_eval.parts(learner, one, key, count)})
     return task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
 
 

@@ -47,6 +47,20 @@ def test_no_empty_row_is_drawn_and_all_are_drawn_alike():
     assert not np.array_equal(drawn["id"], other["id"])
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), max_size=5), st.integers(6, 9))
+def test_the_newest_of_the_chosen_rows_stay(masks, capacity):
+    ring, chosen = replay.init(EXAMPLE, capacity), []
+    for i, mask in enumerate(masks):
+        rows = jax.tree.map(lambda x: x[0], rollout(1 + 6 * i, 1, 6))
+        ring = replay.insert_where(ring, rows, jnp.asarray(mask))
+        chosen += [1 + 6 * i + j for j, kept in enumerate(mask) if kept]
+    size = min(len(chosen), capacity)
+    assert int(ring.size) == size and int(ring.place) == len(chosen) % capacity
+    assert sorted(np.asarray(ring.rows["id"])[:size].tolist()) == chosen[len(chosen) - size :]
+    np.testing.assert_array_equal(ring.rows["pair"][:, 0], ring.rows["id"])
+
+
 def test_one_ring_per_seed():
     rings = jax.vmap(lambda _: replay.init(EXAMPLE, 10))(jnp.arange(2))
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), rollout(1, 2, 3), rollout(101, 2, 3))

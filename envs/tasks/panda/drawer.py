@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from repertoire.envs.tasks.panda import furniture
+from repertoire.envs.expert import Expert
+from repertoire.envs.tasks.panda import furniture, script
 from repertoire.envs.tasks.panda.arm import ArmMemory, Panda, distance, near
 from repertoire.envs.tasks.panda.cubes import CubeMemory, CubeScene
 from repertoire.envs.tasks.panda.reach import Solvable
@@ -128,6 +129,10 @@ class PandaDrawer(Solvable, DrawerScene):
             "goal": 1.0 - jnp.abs(memory.goal - self.drawer(data)) / furniture.TRAVEL,
         }
 
+    def expert(self) -> Expert:
+        """One stage, `drawer`."""
+        return script.expert(self, drawer=script.move_drawer)
+
 
 @struct.dataclass
 class SceneMemory(CubeMemory):
@@ -230,3 +235,8 @@ class PandaScene(Solvable, DrawerScene, CubeScene):
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds `stage`."""
         return {**super().measure(data, memory), "stage": self.stage(data, memory).astype(jnp.float32)}
+
+    def expert(self) -> Expert:
+        """`press`, `open`, `place`, `shut`."""
+        stages = {"press": script.press, "open": script.open_drawer, "place": script.place, "shut": script.shut_drawer}
+        return script.expert(self, **stages)

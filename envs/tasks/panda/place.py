@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from repertoire.envs.expert import Expert
 from repertoire.envs.task import Marker
+from repertoire.envs.tasks.panda import script
 from repertoire.envs.tasks.panda.arm import distance, near, uniform
 from repertoire.envs.tasks.panda.cubes import HALF, CubeMemory, CubeScene, apart
 from repertoire.envs.tasks.panda.reach import Solvable, goal_marker
@@ -121,6 +123,10 @@ class PandaPickPlace(Place):
         height = jax.random.uniform(height_key, minval=AIR[0], maxval=AIR[1])
         return goal.at[2].set(jnp.where(jax.random.bernoulli(air_key, self.air), height, goal[2]))
 
+    def expert(self) -> Expert:
+        """`take`, `bring`."""
+        return script.expert(self, take=script.take, bring=script.bring)
+
 
 @dataclass(frozen=True)
 class PandaStack(Place):
@@ -165,3 +171,7 @@ class PandaStack(Place):
         over = up & (jnp.linalg.norm((self.cube(data) - self.target(data, memory))[:2]) < HALF)
         stage = jnp.where(self.success(data, memory), 4.0, jnp.stack([held, up, over]).sum().astype(jnp.float32))
         return {**super().measure(data, memory), "stage": stage}
+
+    def expert(self) -> Expert:
+        """`take`, `stack`."""
+        return script.expert(self, take=script.take, stack=script.stack)

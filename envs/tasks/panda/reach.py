@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
+from repertoire.envs.expert import Expert
 from repertoire.envs.task import Marker, at_least
+from repertoire.envs.tasks.panda import script
 from repertoire.envs.tasks.panda.arm import ArmMemory, Panda, distance, near, uniform
 from repertoire.envs.types import Array, Data, Slice, State
 from repertoire.errors import unknown
@@ -96,6 +98,10 @@ class PandaReach(Solvable):
         """Adds `reach`: nearness of the goal."""
         reach = near(distance(self.hand(data), memory.goal))
         return {**super().terms(before, data, action, memory), "reach": reach}
+
+    def expert(self) -> Expert:
+        """`reach`."""
+        return script.expert(self, reach=script.reach)
 
     def markers(self, state: State) -> list[Marker]:
         """The goal."""

@@ -12,7 +12,9 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs.expert import Expert
 from repertoire.envs.task import Marker
+from repertoire.envs.tasks.panda import script
 from repertoire.envs.tasks.panda.arm import near, uniform
 from repertoire.envs.tasks.panda.cubes import COLOURS, LIFTED, CubeMemory, CubeScene, add_contact, apart, axes
 from repertoire.envs.tasks.panda.reach import Solvable
@@ -138,6 +140,10 @@ class PandaRearrange(Solvable, CubeScene):
         """Adds `placed`, how many cubes are at their goals, and `goal_distance`, the mean, m."""
         count, missing = self.placed(data, memory).sum().astype(jnp.float32), self.missing(data, memory)
         return {**super().measure(data, memory), "placed": count, "goal_distance": missing.mean()}
+
+    def expert(self) -> Expert:
+        """`first`, `second`: one cube after the other."""
+        return script.expert(self, first=script.rearrange(0), second=script.rearrange(1))
 
     def markers(self, state: State) -> list[Marker]:
         """The goals, in the colours of their cubes."""
