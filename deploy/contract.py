@@ -15,7 +15,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from repertoire.deploy import runner
+from repertoire.deploy import contract_rules, runner
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_model import OPSET
 from repertoire.envs.mujoco_env import MujocoEnv
@@ -23,7 +23,6 @@ from repertoire.envs.task import TASK, Task
 from repertoire.envs.types import EnvSpec, Slice
 from repertoire.errors import UserError
 from repertoire.high_level.frozen import FrozenController
-from repertoire.high_level.goals import ZeroShot
 from repertoire.high_level.options import Option
 from repertoire.high_level.sequence import Choice
 
@@ -89,7 +88,7 @@ def build_contract(
         "observation": {"terms": terms, "normaliser": NORMALISER},
         "commands": [_command(task, by_name[t["name"]]) for t in terms if "command." in t["source"]],
         "latent": _latent(graph),
-        "hierarchy": _hierarchy(graph, spec),
+        "hierarchy": _hierarchy(graph, task),
         "provenance": {
             **(provenance or {}),
             "skills": {s.name: dict(s.manifest["provenance"]) for s in graph.skills},
@@ -135,7 +134,7 @@ def _features(task: Task, spec: EnvSpec, names: Sequence[str]) -> list[dict[str,
     for name in names:
         if "command." in sources.get(name, "command."):  # what is commanded is told relative to the robot
             raise UserError(
-                f"the goal rule reads the feature {name!r}, and env {task.name} does not say what it is made of, so no "
+                f"the rule reads the feature {name!r}, and env {task.name} does not say what it is made of, so no "
                 "runner could compute it"
             )
     return [{**_term(by_name[name], sources[name]), "name": FEATURES + name} for name in names]
@@ -203,7 +202,7 @@ def _latent(graph: Graph) -> dict[str, Any] | None:
     return {"kind": prior.kind, "size": prior.size, "hold": prior.hold, "note": note}
 
 
-def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
+def _hierarchy(graph: Graph, task: Task) -> dict[str, Any] | None:
     if graph.kind == "policy":
         return None
     skills, composer = graph.skills, graph.composer
@@ -212,10 +211,11 @@ def _hierarchy(graph: Graph, spec: EnvSpec) -> dict[str, Any] | None:
     return {
         "mode": _mode(graph),
         "hold": max(graph.hold, 1),
-        "macro_dt": max(graph.hold, 1) * spec.dt,
+        "macro_dt": max(graph.hold, 1) * graph.spec.dt,
         "state": graph.inputs["z"],
         "fields": [field._asdict() for field in graph.fields],
         "outputs": list(composer.names) if composer and graph.rule is None else [],
+        "rule": contract_rules.describe(graph, task),
         "options": [{"skill": skills[i].name, "latent": z.tolist()} for i, z in table],
         "skills": [
             {
@@ -237,7 +237,7 @@ def _mode(graph: Graph) -> str:
     """How a controller decides, in a word or two."""
     if graph.composer is None:
         return "fixed"
-    rule = "" if graph.rule is None else "zero_shot, " if isinstance(graph.rule, ZeroShot) else "script, "
+    rule = "" if graph.rule is None else f"{contract_rules.kind_of(graph.rule)}, "
     return rule + graph.composer.mode
 
 

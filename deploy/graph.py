@@ -18,9 +18,9 @@ import numpy as np
 from repertoire.envs.types import Array, EnvSpec
 from repertoire.errors import UserError, unknown
 from repertoire.high_level.composer import Composer
-from repertoire.high_level.goals import ZeroShot
-from repertoire.high_level.script import Stage
+from repertoire.high_level.rules import Decider
 from repertoire.high_level.types import Field, StatefulSkill
+from repertoire.skills.latent import OneHot, Prior
 from repertoire.skills.skill import Skill
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -92,7 +92,8 @@ class Graph:
 
     Attributes:
       kind: `policy`, `skill` or `controller`. spec: of the env. inputs, outputs: name -> width, in order.
-      row: of one row: (inputs in order) -> outputs by name (and `logits` of a choice, for checks).
+      row: of one row: (inputs in order) -> outputs by name, and for checks `logits` of a choice, or `margin` [1]: how
+        near, in units of the numbers that are compared, another choice is.
       slices: policy slices that `obs` consists of. policy: of a flat policy or a controller. skills: behind it.
       composer, hold: of a controller. rule: what decides in place of a policy.
       memory: what the rule remembers, at the head of `z`. features: feature slices that end `obs`, for a rule.
@@ -108,7 +109,7 @@ class Graph:
     skills: tuple[Skill, ...] = ()
     composer: Composer | None = None
     hold: int = 0
-    rule: ZeroShot | tuple[Stage, ...] | None = None
+    rule: Decider | None = None
     memory: tuple[Field, ...] = ()
     features: tuple[str, ...] = ()
 
@@ -183,6 +184,11 @@ def controller_graph(policy: FrozenPolicy, composer: Composer, hold: int) -> Gra
         composer=composer,
         hold=hold,
     )
+
+
+def encoded_as(composer: Composer) -> Prior:
+    """Prior whose projection turns what a planner searches into what its learned dynamics see (`space.Space`)."""
+    return OneHot(composer.discrete) if composer.discrete else composer.skills[0].prior
 
 
 def check_hold(hold: int) -> None:

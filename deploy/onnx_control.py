@@ -9,16 +9,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from repertoire.deploy import onnx_rules
-from repertoire.deploy.graph import Graph
-from repertoire.deploy.onnx_graph import Writer, composed, network, project, skill_action
+from repertoire.deploy import onnx_maps, onnx_plan, onnx_rules
+from repertoire.deploy.graph import Graph, encoded_as
+from repertoire.deploy.onnx_graph import Writer, composed, cut, largest, network, project, read, rows, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.compose import SHARE, TINY, Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.navigate import Navigator
 from repertoire.high_level.options import Option
+from repertoire.high_level.plan import Planner
+from repertoire.high_level.script import Machine
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.high_level.types import Field
 from repertoire.skills.skill import Skill
@@ -43,18 +46,37 @@ def _decided(write: Writer, graph: Graph, obs: str, held: Command) -> Command:
     """What is held from now on: the memory of a rule, and the command."""
     composer = graph.composer
     assert composer is not None
+    own = graph.spec.obs.size("policy")
     if isinstance(graph.rule, ZeroShot):
-        z = onnx_rules.zero_shot(write, graph.rule, "obs", graph.spec.obs.size("policy"))
+        z = onnx_rules.zero_shot(write, graph.rule, "obs", own)
         return [z, *_begun(write, composer, z)]
-    if graph.rule is not None:
-        return list(onnx_rules.script(write, composer, graph.rule, obs, held))
+    if isinstance(graph.rule, Machine):
+        return list(onnx_rules.script(write, composer, graph.rule.stages, obs, held))
+    if isinstance(graph.rule, Navigator):
+        here = write.columns("obs", np.arange(own, own + 2)) if graph.features else ""
+        option, last = onnx_maps.navigator(write, graph.rule, here, read(write, graph.rule.goal, obs), held[0])
+        return [last, option, *_begun(write, composer, option)]
+    if isinstance(graph.rule, Planner):
+        return _planned(write, composer, graph.rule, own, held[0])
     assert graph.policy is not None
     return _renew(write, composer, network(write, graph.policy, _seen(write, composer, obs, held)), held)
 
 
+def _planned(write: Writer, composer: Composer, rule: Planner, own: int, plan: str) -> Command:
+    """The rest of the plan, and its first command; nothing is searched where no row decides."""
+    prior = encoded_as(composer)
+    any_decides = write.node("Greater", write.node("ReduceMax", "decide", keepdims=0), write.constant(0.5))
+    first, rest = write.when(
+        any_decides,
+        lambda: onnx_plan.planner(write, rule, prior, own, plan),
+        lambda: (write.columns(plan, np.arange(rule.shape[1])), plan),
+    )
+    return [rest, *_resolve(write, composer, first)]
+
+
 def _begun(write: Writer, composer: Composer, like: str) -> Command:
     """Memory of the skills as they are called upon: `composer.bank.start()`."""
-    return [_rows(write, np.zeros(f.size), like) for f in composer.bank.fields]
+    return [rows(write, np.zeros(f.size), like) for f in composer.bank.fields]
 
 
 def _seen(write: Writer, composer: Composer, obs: str, held: Command) -> str:
@@ -77,7 +99,7 @@ def _renew(write: Writer, composer: Composer, logits: str, held: Command) -> Com
     if not isinstance(composer, Option):
         return _resolve(write, composer, logits)
     choices, width = composer.discrete, composer.head.mode_outputs
-    best = _largest(write, write.columns(logits, np.arange(choices)))
+    best = largest(write, write.columns(logits, np.arange(choices)))
     keep = write.node("Greater", best, write.constant(choices - 1.5))
     own = np.arange(choices - 1) if composer.inner.discrete else np.zeros(0, int)
     raw = write.columns(logits, np.concatenate([own, np.arange(choices, width)]))
@@ -85,7 +107,7 @@ def _renew(write: Writer, composer: Composer, logits: str, held: Command) -> Com
     some = write.node("Greater", held[0], write.constant(0.5))
     young = write.node("Less", held[0], write.constant(composer.longest - 0.5))
     on = write.node("And", keep, write.node("And", some, young))
-    fresh = [_rows(write, np.zeros(1), logits), *fresh]
+    fresh = [rows(write, np.zeros(1), logits), *fresh]
     return [write.select(on, old, new) if old else "" for old, new in zip(held, fresh, strict=True)]
 
 
@@ -94,10 +116,10 @@ def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
     if isinstance(composer, Latent):
         own = [project(write, composer.skills[0].prior, logits)]
     elif isinstance(composer, Choice):
-        own = [_largest(write, logits)]
+        own = [largest(write, logits)]
     elif isinstance(composer, Parameterized):
-        choice, *latents = _cut(write, logits, [composer.discrete, *composer.parameters])
-        own = [_largest(write, choice), *_projected(write, composer.skills, latents)]
+        choice, *latents = cut(write, logits, [composer.discrete, *composer.parameters])
+        own = [largest(write, choice), *_projected(write, composer.skills, latents)]
     elif isinstance(composer, Blend):
         own = _resolve_blend(write, composer, logits)
     elif isinstance(composer, Compose):
@@ -166,10 +188,10 @@ def _step(write: Writer, skill: FrozenController, own: str, z: str, memory: Comm
 def _resolve_blend(write: Writer, blend: Blend, logits: str) -> Command:
     """Sub-goals, weights, residual."""
     skills, groups, config = len(blend.skills), len(blend.groups), blend.config
-    *raw, weights, residual = _cut(write, logits, np.diff([0, *blend.ends, blend.size]).tolist())
+    *raw, weights, residual = cut(write, logits, np.diff([0, *blend.ends, blend.size]).tolist())
     latents = _projected(write, blend.skills, raw, lambda z: _bounded(write, config, z))
     if not weights:
-        normal = _rows(write, np.ones(groups), logits)
+        normal = rows(write, np.ones(groups), logits)
     else:
         cube = write.node("Reshape", weights, write.constant([-1, skills, groups], np.int64))
         if config.combine == "switch":
@@ -227,28 +249,8 @@ def _chosen(write: Writer, index: str, actions: Sequence[str]) -> str:
     return found
 
 
-def _largest(write: Writer, x: str) -> str:
-    return write.cast(write.node("ArgMax", x, axis=1, keepdims=1), "FLOAT")
-
-
-def _rows(write: Writer, row: np.ndarray, like: str) -> str:
-    """`row` [k] for every row of `like`: [B, k]; "" where k is 0."""
-    if not len(row):
-        return ""
-    zero = write.constant([0], np.int64)
-    batch = write.node("Gather", write.node("Shape", like), zero, axis=0)
-    shape = write.node("Concat", batch, write.constant([len(row)], np.int64), axis=0)
-    return write.node("Expand", write.constant(row[None]), shape)
-
-
-def _cut(write: Writer, x: str, sizes: Sequence[int]) -> Command:
-    """Consecutive columns of `x`."""
-    ends = np.cumsum(sizes)
-    return [write.columns(x, np.arange(end - n, end)) if n else "" for n, end in zip(sizes, ends, strict=True)]
-
-
 def _split(write: Writer, z: str, fields: Sequence[Field]) -> Command:
-    return _cut(write, z, [f.size for f in fields])
+    return cut(write, z, [f.size for f in fields])
 
 
 def _joined(write: Writer, command: Command) -> str:

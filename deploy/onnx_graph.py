@@ -8,6 +8,7 @@ dozen operators, all in opset 17, which every onnxruntime since 1.12 runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from repertoire.deploy.graph import FrozenPolicy
 from repertoire.errors import UserError
 from repertoire.high_level.compose import Compose
+from repertoire.high_level.rules import Reader
 from repertoire.skills.latent import Ball, CommandPrior, Gaussian, OneHot, Prior, Product, Sphere
 from repertoire.skills.skill import Skill
 
@@ -26,12 +28,19 @@ class Writer:
         self._onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self._count = 0
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """A node of operator `kind`."""
-        name = output or f"{kind.lower()}{len(self.nodes)}"
-        self.nodes.append(self._onnx.helper.make_node(kind, list(inputs), [name], name=f"n_{name}", **attributes))
-        return name
+        return self._add(kind, inputs, [output or self._name(kind)], **attributes)[0]
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind.lower()}{self._count}"
+
+    def _add(self, kind: str, inputs: Sequence[str], names: list[str], **attributes: Any) -> list[str]:
+        self.nodes.append(self._onnx.helper.make_node(kind, inputs, names, name=f"n_{names[-1]}", **attributes))
+        return names
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         """A constant of any shape."""
@@ -43,6 +52,30 @@ class Writer:
         """`yes` where the condition holds, else `no`."""
         return self.node("Where", condition, yes, no)
 
+    def reshape(self, x: str, *shape: int) -> str:
+        """`x` in another shape; -1 for the batch."""
+        return self.node("Reshape", x, self.constant(shape, np.int64))
+
+    def least(self, x: str, count: int) -> str:
+        """Where in each row of `x` [B, n] the `count` least entries are, [B, count]; of equal ones the first."""
+        names = [self._name("least"), self._name("places")]
+        return self._add("TopK", [x, self.constant([count], np.int64)], names, axis=1, largest=0)[1]
+
+    def when(self, condition: str, yes: Callable[[], Sequence[str]], no: Callable[[], Sequence[str]]) -> list[str]:
+        """The float tensors that `yes` makes where the condition [] holds, else those of `no`; the others rest."""
+        made = {f"{name}_branch": self._branch(name, make) for name, make in (("then", yes), ("else", no))}
+        names = [self._name("if") for _ in made["then_branch"].output]
+        return self._add("If", [condition], names, **made)
+
+    def _branch(self, name: str, make: Callable[[], Sequence[str]]) -> Any:
+        """Graph of its own of the nodes that `make` adds; constants stay outside, for all to share."""
+        outer, self.nodes = self.nodes, []
+        found = [self.node("Identity", x) for x in make()]
+        inner, self.nodes = self.nodes, outer
+        helper, kind = self._onnx.helper, self._onnx.TensorProto.FLOAT
+        outputs = [helper.make_tensor_value_info(x, kind, None) for x in found]
+        return helper.make_graph(inner, self._name(name), [], outputs)
+
     def columns(self, x: str, index: np.ndarray) -> str:
         """Columns [B, n] of `x` [B, ...] at `index` [n]."""
         return self.node("Gather", x, self.constant(index, np.int64), axis=1)
@@ -50,6 +83,32 @@ class Writer:
     def cast(self, x: str, dtype: str) -> str:
         """`x` in another type, `FLOAT` or `INT64`."""
         return self.node("Cast", x, to=getattr(self._onnx.TensorProto, dtype))
+
+
+def read(write: Writer, reader: Reader, obs: str) -> str:
+    """`Reader`: a policy slice [B, n] in its own unit."""
+    return write.node("Div", write.columns(obs, reader.index), write.constant(reader.scale))
+
+
+def largest(write: Writer, x: str) -> str:
+    """Where in each row of `x` [B, n] the greatest entry is, as a float [B, 1]; of equal ones the first."""
+    return write.cast(write.node("ArgMax", x, axis=1, keepdims=1), "FLOAT")
+
+
+def rows(write: Writer, row: np.ndarray, like: str) -> str:
+    """`row` [k] for every row of `like`: [B, k]; "" where k is 0."""
+    if not len(row):
+        return ""
+    zero = write.constant([0], np.int64)
+    batch = write.node("Gather", write.node("Shape", like), zero, axis=0)
+    shape = write.node("Concat", batch, write.constant([len(row)], np.int64), axis=0)
+    return write.node("Expand", write.constant(row[None]), shape)
+
+
+def cut(write: Writer, x: str, sizes: Sequence[int]) -> list[str]:
+    """Consecutive columns of `x`; "" for none."""
+    ends = np.cumsum(sizes)
+    return [write.columns(x, np.arange(end - n, end)) if n else "" for n, end in zip(sizes, ends, strict=True)]
 
 
 def network(write: Writer, policy: FrozenPolicy, obs: str, z: str = "") -> str:

@@ -1,16 +1,18 @@
-"""Rules in ONNX: scripts, and the zero-shot goal rule. What they decide is what `deploy.rule_graph` decides in JAX."""
+"""Rules in ONNX: scripts, and goal rules. What they decide is what `deploy.rule_graph` decides in JAX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy.graph import FrozenPolicy, pack
-from repertoire.deploy.onnx_graph import Writer, network, project
+from repertoire.deploy.onnx_graph import Writer, network, project, read
+from repertoire.deploy.onnx_maps import way_point
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.goals import ZeroShot
+from repertoire.high_level.route import WayPoint
 from repertoire.high_level.rules import Reader
 from repertoire.high_level.script import Condition, Stage
 
@@ -45,9 +47,7 @@ def _over(write: Writer, stage: Stage, obs: str, count: str) -> str:
 
 
 def _met(write: Writer, condition: Condition, obs: str) -> str:
-    read = write.columns(obs, condition.read.index)
-    scaled = write.node("Div", read, write.constant(condition.read.scale))
-    length = write.node("ReduceL2", scaled, axes=[1], keepdims=1)
+    length = write.node("ReduceL2", read(write, condition.read, obs), axes=[1], keepdims=1)
     return (_below if condition.below else _above)(write, length, condition.value)
 
 
@@ -67,10 +67,17 @@ def zero_shot(write: Writer, rule: ZeroShot, obs: str, policy: int) -> str:
     mean, var = np.asarray(skill.arrays["features/mean"]), np.asarray(skill.arrays["features/var"])
     phi = FrozenPolicy(kernels, biases, mean, var, objective.activation, clip=np.inf)
     here = write.columns(obs, policy + np.arange(mean.size))
-    assert isinstance(rule.ahead, Reader)  # of way points there is no graph
-    ahead = write.node("Div", write.columns(obs, rule.ahead.index), write.constant(rule.ahead.scale))
+    ahead = _ahead(write, rule.ahead, obs, write.columns(here, skill.position))
     place = np.zeros((len(skill.position), mean.size))
     place[np.arange(len(skill.position)), skill.position] = 1.0
     there = write.node("Add", here, write.node("MatMul", ahead, write.constant(place)))
     way = write.node("Sub", network(write, phi, there), network(write, phi, here))
     return project(write, skill.prior, way)
+
+
+def _ahead(write: Writer, ahead: Callable[..., object], obs: str, position: str) -> str:
+    """`ZeroShot.ahead` [B, 2]: the goal, or the next way point."""
+    if isinstance(ahead, WayPoint):
+        return way_point(write, ahead, position, _ahead(write, ahead.goal, obs, position))
+    assert isinstance(ahead, Reader)
+    return read(write, ahead, obs)

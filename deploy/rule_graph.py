@@ -1,84 +1,175 @@
-"""Controllers without a policy that can be exported all the same: scripts, and the zero-shot goal rule.
+"""Controllers without a policy as graphs: scripts, goal rules (with way points too), skill graphs, learned planners.
 
-Planners and skill graphs cannot: they search a simulator, an ensemble or a map at every decision, which is a program.
+What such a controller decides is the rule itself, as evaluation runs it; tables and dynamics become constants. Two do
+not export: a planner that needs the simulator, which no robot carries, and random skills, which are nothing to deploy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repertoire.deploy.graph import Graph, actuate, check_hold, outputs, pack, unpack
+from repertoire.deploy.graph import Graph, actuate, check_hold, encoded_as, outputs, pack, unpack
 from repertoire.envs.types import Array
 from repertoire.errors import UserError
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.goals import ZeroShot
-from repertoire.high_level.rules import StatefulRule, memoryless
-from repertoire.high_level.script import Stage, machine
+from repertoire.high_level.navigate import Navigator
+from repertoire.high_level.plan import Imagined, Planner
+from repertoire.high_level.route import WayPoint
+from repertoire.high_level.rules import Decider, stateful
+from repertoire.high_level.script import Machine
+from repertoire.high_level.search import Tried
+from repertoire.high_level.sequence import Choice, Latent
 from repertoire.high_level.types import Field
 from repertoire.skills.objectives.base import Directed
 
-
-def script_graph(composer: Composer, stages: Sequence[Stage], hold: int) -> Graph:
-    """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next` of a script; `z` begins with the stage and its macro steps."""
-    memory = (Field("stage", 1, len(stages)), Field("count", 1, 2 + max((s.steps for s in stages), default=0)))
-    return _rule_graph(composer, hold, machine(stages), rule=tuple(stages), memory=memory)
+#: (state, memory, draws or nothing) -> macro action, memory, and what only the check reads.
+Chooser = Callable[..., tuple[Array, Any, dict[str, Array]]]
 
 
-def zero_shot_graph(composer: Composer, rule: ZeroShot, hold: int) -> Graph:
-    """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next` of the goal rule; `obs` ends with the skill's features.
+class Reads(NamedTuple):
+    """What a rule reads and keeps: its memory, the feature slices, the number of draws."""
 
-    Raises `UserError` for a goal rule that is no difference of encodings (that of DIAYN, DADS and the like).
+    memory: tuple[Field, ...] = ()
+    features: tuple[str, ...] = ()
+    noise: int = 0
+
+
+def rule_graph(composer: Composer, decider: Decider, hold: int) -> Graph:
+    """`obs`, `z`, `decide` -> `action`, `ctrl`, `z_next` of what decides without a policy.
+
+    `obs` ends with the features that the rule reads, `z` begins with what it remembers. A planner has one input more,
+    `noise`: its draws, standard normal. Raises `UserError` for a rule that cannot be exported.
     """
+    check_hold(hold)
+    reads, choose = _reads(composer, decider), _chooser(composer, decider)
+    spec, finish = composer.env, actuate(composer.env)
+    # 32 bits: JAX takes 64-bit constants for either, which fails where a check switches precisions
+    seen = spec.obs.index("features", reads.features).astype(np.int32)
+    own, size = spec.obs.size("policy"), spec.obs.size("features")
+    width = sum(f.size for f in (*reads.memory, *composer.fields))
+
+    def row(obs: Array, z: Array, decide: Array, *noise: Array) -> dict[str, Array]:
+        state: Any = SimpleNamespace(
+            obs={"policy": obs[:own], "features": jnp.zeros(size, obs.dtype).at[seen].set(obs[own:])}
+        )
+
+        def started() -> Any:
+            return stateful(decider).start(jax.random.key(0), state), composer.resolve(composer.zero())
+
+        form = jax.eval_shape(started)
+        memory, _ = unpack(z, form)
+        action, memory, told = choose(state, memory, *noise)
+        fresh = (memory, composer.resolve(action))
+        memory, command = unpack(jnp.where(decide > 0.5, pack(fresh, obs), z), form)
+        low, command = composer.act(state.obs["policy"], command)
+        return {**finish(low), "z_next": pack((memory, command), obs), **told}
+
+    return Graph(
+        kind="controller",
+        spec=spec,
+        inputs={"obs": own + len(seen), "z": width, "decide": 1, **({"noise": reads.noise} if reads.noise else {})},
+        outputs={**outputs(spec), "z_next": width},
+        row=row,
+        slices=tuple(s.name for s in spec.obs.groups["policy"]),
+        skills=composer.skills,
+        composer=composer,
+        hold=hold,
+        rule=decider,
+        memory=reads.memory,
+        features=reads.features,
+    )
+
+
+def _reads(composer: Composer, decider: Decider) -> Reads:
+    """Raises `UserError` for what cannot be exported."""
+    if isinstance(decider, Machine):
+        longest = max(s.steps for s in decider.stages)
+        return Reads((Field("stage", 1, len(decider.stages)), Field("count", 1, 2 + longest)))
+    if isinstance(decider, ZeroShot):
+        return Reads(features=_encoded(decider))
+    if isinstance(decider, Navigator):
+        position = ("position",) if decider.field.absolute else ()
+        return Reads((Field("last", 1, 1 + decider.graph.start),), position)
+    if isinstance(decider, Planner):
+        return _planned(composer, decider)
+    raise UserError(
+        "controller=random cannot be exported: it draws its skills at random, which is nothing to deploy; "
+        "controller=script goes through a list of them"
+    )
+
+
+def _encoded(rule: ZeroShot) -> tuple[str, ...]:
+    """Features of a goal rule. Raises `UserError` for one that is no difference of encodings (DIAYN, DADS and such)."""
     objective = rule.skill.objective()
     if not isinstance(objective, Directed):
         raise UserError(
             f"the goal rule of {rule.skill.name} cannot be exported: that of {objective.name} is no difference of "
             "encodings; train a controller=sequence on it and export that"
         )
-    return _rule_graph(composer, hold, memoryless(rule), rule=rule, features=rule.skill.features)
+    return rule.skill.features
 
 
-def _rule_graph(composer: Composer, hold: int, decide_by: StatefulRule, **told: Any) -> Graph:
-    """Graph of a stateful rule over `composer`; `told` are its fields `rule`, `memory`, `features`."""
-    check_hold(hold)
-    spec, finish = composer.env, actuate(composer.env)
-    names = tuple(s.name for s in spec.obs.groups["policy"])
-    # 32 bits: JAX takes 64-bit constants for either, which fails where a check switches precisions
-    seen = spec.obs.index("features", told.get("features", ())).astype(np.int32)
-    own, size = spec.obs.size("policy"), spec.obs.size("features")
-    width = sum(f.size for f in (*told.get("memory", ()), *composer.fields))
-
-    def row(obs: Array, z: Array, decide: Array) -> dict[str, Array]:
-        state: Any = SimpleNamespace(
-            obs={"policy": obs[:own], "features": jnp.zeros(size, obs.dtype).at[seen].set(obs[own:])}
+def _planned(composer: Composer, rule: Planner) -> Reads:
+    """Of a planner. Raises `UserError` where its model is the simulator."""
+    if not isinstance(rule.model, Imagined):
+        raise UserError(
+            "controller=plan with controller.model=simulator cannot be exported: it needs the simulator on the robot, "
+            "at every decision; controller.model=learned exports"
         )
+    if not isinstance(composer, Latent | Choice):
+        raise UserError(f"a plan over a {composer.mode} controller cannot be exported; over latents or choices it can")
+    steps, size = rule.shape
+    features = tuple(s.name for s in composer.env.obs.groups["features"])
+    draws = rule.config.iterations * rule.config.candidates * steps * size
+    return Reads((Field("plan", steps * size),), features, draws)
 
-        def started() -> Any:
-            return decide_by.start(jax.random.key(0), state), composer.resolve(composer.zero())
 
-        form = jax.eval_shape(started)
-        memory, _ = unpack(z, form)
-        action, memory = decide_by.step(jax.random.key(0), state, memory)
-        fresh = (memory, composer.resolve(action))
-        memory, command = unpack(jnp.where(decide > 0.5, pack(fresh, obs), z), form)
-        low, command = composer.act(state.obs["policy"], command)
-        return {**finish(low), "z_next": pack((memory, command), obs)}
+def _chooser(composer: Composer, decider: Decider) -> Chooser:
+    """How a rule chooses. `margin` [1] is by how much a choice between places or candidates was made, see `check`."""
+    if isinstance(decider, Planner):
+        return lambda state, memory, noise: _search(decider, encoded_as(composer).discrete, state, memory, noise)
+    rule = stateful(decider)
+    way = decider.ahead if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint) else None
 
-    return Graph(
-        kind="controller",
-        spec=spec,
-        inputs={"obs": own + len(seen), "z": width, "decide": 1},
-        outputs={**outputs(spec), "z_next": width},
-        row=row,
-        slices=names,
-        skills=composer.skills,
-        composer=composer,
-        hold=hold,
-        **told,
-    )
+    def choose(state: Any, memory: Any) -> tuple[Array, Any, dict[str, Array]]:
+        action, memory = rule.step(jax.random.key(0), state, memory)
+        return action, memory, {} if way is None else {"margin": _from_border(way, state)}
+
+    return choose
+
+
+def _from_border(way: WayPoint, state: Any) -> Array:
+    """Distance [1] to the nearest border between cells, in units of the place's own coordinates."""
+    cells = way.guide.cells
+    place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
+    return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
+
+
+def _search(rule: Planner, options: bool, state: Any, mean: Array, noise: Array) -> tuple[Array, Any, dict[str, Array]]:
+    """`Planner.step` with given draws; `options`: whether what is searched are scores, of which the greatest counts."""
+    shape = (rule.config.iterations, rule.config.candidates, *rule.shape)
+    cost = rule.model(jax.random.key(0), state)
+    action, rest, tried = rule.decide(cost, mean, noise.reshape(shape))
+    size = jnp.abs(state.obs["features"]).max()
+    apart = jnp.diff(jnp.sort(tried.sequences, axis=-1)[..., -2:]).min(initial=jnp.inf) if options else jnp.inf
+    return action, rest, {"margin": jnp.minimum(_from_tie(rule, tried, size), apart)[None]}
+
+
+def _from_tie(rule: Planner, tried: Tried, size: Array) -> Array:
+    """How far [] the search is from another choice of the best or of the elites, in units of `size` and the costs.
+
+    Of equal costs, those of the same options, the first counts: they are no close call.
+    """
+    costs, few = jnp.sort(tried.costs, axis=1), rule.config.elites
+    gaps = [costs.ravel() - costs.min()]
+    if rule.config.method == "cem" and few < rule.config.candidates:
+        gaps.append(costs[:, few] - costs[:, few - 1])
+    gap = jnp.concatenate(gaps)
+    return jnp.where(gap > 0, gap, jnp.inf).min() / (1 + size + costs[:, 0].max())

@@ -60,6 +60,7 @@ CONTRACT: dict[str, Any] = {
             "mode": str, "hold": int, "macro_dt": float, "state": int,
             "fields": [{"name": str, "size": int, "choices": int}],  # of the state, in order; choices 0: real numbers
             "outputs": [str],  # of the controller's network
+            "rule": (dict,),  # that decides in place of a network, and what its tables and its memory are
             "options": [{"skill": str, "latent": [float]}],
             "skills": [
                 {
@@ -198,10 +199,12 @@ class Runner:
           goals: [n, size] world positions, m, each held for the command's `hold` steps (the last for ever).
             By default drawn from the command's range by `seed`, where it has one.
           z: latent [size] of a skill; by default the first axis.
+          seed: of goals and commands that are drawn, and of a planner's draws.
           commands: name -> [n, size], held as goals are; those with a range are drawn where none are given.
         """
         self.t, self.obs = 0, np.zeros(0, np.float32)
         self.action = np.zeros(len(self.contract["actuators"]), np.float32)
+        self.draws = np.random.default_rng(seed)
         width = self.contract["onnx"]["inputs"].get("z", 0)
         first = np.eye(1, width)[0] * (self.contract["kind"] == "skill")  # a controller holds nothing yet
         start = first if z is None else np.asarray(z, float).ravel()
@@ -319,12 +322,19 @@ class Runner:
         self.obs = self.observe(qpos, qvel, self.command() if command is None else command, noise)
         inputs, hierarchy = {"obs": self.obs[None], "z": self.z[None]}, self.contract["hierarchy"]
         if hierarchy is not None:
-            inputs["decide"] = np.full((1, 1), self.t % hierarchy["hold"] == 0, np.float32)
+            decides = self.t % hierarchy["hold"] == 0
+            inputs["decide"] = np.full((1, 1), decides, np.float32)
+            inputs["noise"] = self.draw(decides)[None]
         names = list(self.contract["onnx"]["outputs"])
         feed = {name: inputs[name] for name in self.contract["onnx"]["inputs"]}
         out = {k: v[0] for k, v in zip(names, self.session.run(names, feed), strict=True)}
         self.z, self.action, self.t = out.get("z_next", self.z), out["action"], self.t + 1
         return out["ctrl"]
+
+    def draw(self, decides: bool = True) -> np.ndarray:
+        """What a planner draws for a decision, standard normal float32 [`noise`]; zeros, and no draw, between two."""
+        width = self.contract["onnx"]["inputs"].get("noise", 0)
+        return self.draws.standard_normal(width, np.float32) if decides else np.zeros(width, np.float32)
 
     def simulate(
         self,

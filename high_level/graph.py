@@ -23,10 +23,12 @@ class SkillGraph:
     Attributes:
       moves: [n + 1, n, 2] displacement of option b after a, m.
       cost: [n + 1, n] macro steps that b takes after a until it succeeds, on average; infinite where it does not.
+      measured_on: name of the env.
     """
 
     moves: np.ndarray
     cost: np.ndarray
+    measured_on: str = ""
 
     @property
     def start(self) -> int:
@@ -34,14 +36,14 @@ class SkillGraph:
         return len(self.cost) - 1
 
 
-def graph_of(measured: HandOffs, least: float = 0.5) -> SkillGraph:
-    """Graph of measured hand-offs; those that succeed less often than `least` are no edges."""
+def graph_of(measured: HandOffs, least: float = 0.5, measured_on: str = "") -> SkillGraph:
+    """Graph of hand-offs that were measured on an env; those that succeed less often than `least` are no edges."""
     if measured.fresh.shape[-1] != 2:
         raise UserError("a skill graph finds its way in the plane: the robot's position must be (x, y)")
     moves = np.concatenate([measured.after.mean(2), measured.fresh.mean(1)[None]])
     success = np.concatenate([measured.success, np.ones((1, len(measured.fresh)))])
     cost = np.where(success >= least, 1 / np.maximum(success, least), np.inf)
-    return SkillGraph(moves, cost)
+    return SkillGraph(moves, cost, measured_on)
 
 
 def cost_to_go(graph: SkillGraph, cells: Lattice, goal: np.ndarray, radius: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from repertoire.envs.types import State
 from repertoire.errors import UserError
 from repertoire.high_level.graph import SkillGraph, check_path, cost_to_go, parts
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
+from repertoire.high_level.rules import Reader, goal_offset, position_index
 
 #: Macro steps that an option costs from which no path leads on: taken only when all do.
 LOST = 1e4
@@ -55,12 +55,14 @@ class Field:
     Attributes:
       cells: between the walls of the world, or around a goal at the origin on open ground.
       goals: [G, 2] m. value: [G, n + 1, X, Y]. absolute: whether positions are the world's, not the goal's.
+      config: how it was searched.
     """
 
     cells: Lattice
     goals: np.ndarray
     value: np.ndarray
     absolute: bool
+    config: NavigateConfig
 
 
 def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
@@ -86,7 +88,7 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
     value = np.stack([cost_to_go(graph, cells, goal, max(task.radius, cell / 2)) for goal in goals])
     for i, start in enumerate(starts):
         check_path(value[i if walled else 0], cells, start)
-    return Field(cells, goals, value, walled)
+    return Field(cells, goals, value, walled, config)
 
 
 def goals_of(task: Goal) -> np.ndarray:
@@ -103,25 +105,52 @@ def _check_size(low: np.ndarray, high: np.ndarray, cell: float) -> None:
         )
 
 
-def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> StatefulRule:
-    """Follow `field`; the memory is the option done last."""
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class Navigator:
+    """Follow `field`: a rule whose memory is 0 at first, then 1 + the option done last.
+
+    Attributes:
+      graph: what was searched.
+      price: [n + 1, n] macro steps of each option, by memory. value: [G, n, X, Y] those from there on to each goal.
+      ways: [n + 1, parts, n, 2] where each option leads, m, at the parts of its way, by memory.
+      position: entries of the position in the feature group. goal: reads where the goal lies from the robot.
+    """
+
+    graph: SkillGraph
+    field: Field
+    price: np.ndarray
+    value: np.ndarray
+    ways: np.ndarray
+    position: np.ndarray
+    goal: Reader
+
+    def start(self, key: Array, state: State) -> Array:
+        """Nothing done yet."""
+        return jnp.zeros((), jnp.int32)
+
+    def step(self, key: Array, state: State, last: Array) -> tuple[Array, Array]:
+        """The option on the shortest way; of equally short ways that of the first."""
+        here, ahead = state.obs["features"][self.position], self.goal(state)
+        at = here if self.field.absolute else -ahead
+        goals, cells = jnp.asarray(self.field.goals), self.field.cells
+        which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if self.field.absolute else 0
+        way = at + jnp.asarray(self.ways)[last]  # [parts, n, 2]
+        blocked = ~jnp.asarray(cells.free)[cells.indices(way)].all(0)
+        options = jnp.arange(self.graph.start)
+        onward = jnp.asarray(self.value)[which, options, *cells.indices(way[-1])]
+        option = jnp.argmin(jnp.asarray(self.price)[last] + onward + LOST * blocked).astype(jnp.int32)
+        return option, option + 1
+
+
+def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> Navigator:
+    """The rule that follows `field`. Where no way leads on, the option that ends nearest to the goal."""
     spec, cells = env.env.spec, field.cells
-    offset, index = goal_offset(spec), position_index(spec)
+    offset = goal_offset(spec)
     assert offset is not None  # `field_of` saw a goal
-    moves, price = jnp.asarray(graph.moves), jnp.asarray(np.where(np.isfinite(graph.cost), graph.cost, LOST))
+    first = {"shift": 1, "axis": 0}  # a fresh start, whose row is the last, is memory 0
     far = np.linalg.norm(cells.centres - field.goals[:, None, None], axis=-1)[:, None]
-    value = jnp.asarray(np.where(np.isfinite(field.value), field.value, LOST + far), jnp.float32)
-    free, goals = jnp.asarray(cells.free), jnp.asarray(field.goals)
-    options, looks = jnp.arange(graph.start), jnp.asarray(parts(graph, cells))[:, None, None]
-
-    def step(key: Array, state: State, last: Array) -> tuple[Array, Array]:
-        here, ahead = state.obs["features"][index], offset(state)
-        at = here if field.absolute else -ahead
-        which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if field.absolute else 0
-        way = at + looks * moves[last]  # [parts, n, 2]
-        blocked = ~free[cells.indices(way)].all(0)
-        onward = price[last] + value[which, options, *cells.indices(way[-1])] + LOST * blocked
-        option = jnp.argmin(onward)
-        return option, option
-
-    return StatefulRule(lambda key, state: jnp.asarray(graph.start), step)
+    value = np.where(np.isfinite(field.value), field.value, LOST + far)[:, : graph.start]
+    price = np.roll(np.where(np.isfinite(graph.cost), graph.cost, LOST), **first)
+    ways = parts(graph, cells)[:, None, None] * np.roll(graph.moves, **first)[:, None]
+    price, value, ways = (x.astype(np.float32) for x in (price, value, ways))
+    return Navigator(graph, field, price, value, ways, position_index(spec), offset)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from repertoire.algos.types import Array
 from repertoire.envs.mujoco_env import tree_where
@@ -19,8 +20,8 @@ from repertoire.errors import UserError
 from repertoire.high_level import search
 from repertoire.high_level.dynamics import Dynamics
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, goal_offset, position_index
-from repertoire.high_level.space import space_of
+from repertoire.high_level.rules import Reader, goal_offset, position_index
+from repertoire.high_level.space import Space, space_of
 
 #: (key, state) -> the cost [] of a sequence of search vectors [H, D] from there.
 Model = Callable[[Array, State], Callable[[Array], Array]]
@@ -70,44 +71,81 @@ def simulated(env: MacroEnv, cost: Cost) -> Model:
     return model
 
 
-def imagined(env: MacroEnv, dynamics: Dynamics, cost: Cost) -> Model:
-    """Learned dynamics as the model: each member of the ensemble follows its own way, their costs are averaged.
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class Imagined:
+    """Learned dynamics as a `Model`: each member of the ensemble follows its own way, their costs are averaged.
 
-    Raises `UserError` for a task without `goal`: dynamics predict features, not rewards.
+    Attributes:
+      space: of the search vectors. position: entries [2] of the root's position among the features.
+      goal: reads where the goal lies from the robot.
     """
-    spec, space = env.env.spec, space_of(env)
-    if goal_offset(spec) is None:
-        raise UserError(f"env {spec.name} has no `goal` slice: plan it with controller.model=simulator")
-    distance = _distance(spec)
 
-    def model(key: Array, state: State) -> Callable[[Array], Array]:
-        to_goal = distance(state)
-        start = jnp.tile(state.obs["features"], (dynamics.members, 1))
+    space: Space
+    dynamics: Dynamics
+    cost: Cost
+    position: np.ndarray
+    goal: Reader
+
+    def __call__(self, key: Array, state: State) -> Callable[[Array], Array]:
+        """The cost of a sequence from `state`; nothing is random."""
+        start = jnp.tile(state.obs["features"], (self.dynamics.members, 1))
+        goal = state.obs["features"][self.position] + self.goal(state)
+
+        def step(features: Array, x: Array) -> tuple[Array, Array]:
+            features = self.dynamics.advance(features, self.space.encode(self.space.decode(x)))
+            return features, jnp.linalg.norm(features[:, self.position] - goal, axis=-1)
 
         def of(sequence: Array) -> Array:
-            def step(features: Array, x: Array) -> tuple[Array, Array]:
-                features = dynamics.advance(features, space.encode(space.decode(x)))
-                return features, jax.vmap(to_goal)(features)
-
             distances = jax.lax.scan(step, start, sequence)[1]
-            return jax.vmap(cost.total, in_axes=(1, None))(distances, jnp.zeros(1)).mean()
+            return jax.vmap(self.cost.total, in_axes=(1, None))(distances, jnp.zeros(1)).mean()
 
         return of
 
-    return model
+
+def imagined(env: MacroEnv, dynamics: Dynamics, cost: Cost) -> Imagined:
+    """`Imagined` in `env`. Raises `UserError` for a task without `goal`: dynamics predict features, not rewards."""
+    spec, goal = env.env.spec, goal_offset(env.env.spec)
+    if goal is None:
+        raise UserError(f"env {spec.name} has no `goal` slice: plan it with controller.model=simulator")
+    return Imagined(space_of(env), dynamics, cost, position_index(spec), goal)
 
 
-def planner(env: MacroEnv, model: Model, config: search.SearchConfig) -> StatefulRule:
-    """Search with `model`, do the first macro action of the best sequence, and go on from the rest of the mean."""
-    space = space_of(env)
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """Search with `model`, do the first macro action of the best sequence, and go on from the rest of the mean.
 
-    def step(key: Array, state: State, mean: Array) -> tuple[Array, Array]:
+    A rule; its memory is what the search begins from, [H, D].
+    """
+
+    space: Space
+    model: Model
+    config: search.SearchConfig
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, D) of the sequences."""
+        return self.config.horizon, self.space.size
+
+    def start(self, key: Array, state: State) -> Array:
+        """Zeros."""
+        return jnp.zeros(self.shape)
+
+    def step(self, key: Array, state: State, mean: Array) -> tuple[Array, Array]:
+        """First action of the best sequence, and the mean of what follows."""
         model_key, search_key = jax.random.split(key)
-        found = search.search(model(model_key, state), mean, search_key, config)
-        rest = jnp.concatenate([found.mean[1:], jnp.zeros((1, space.size))])
-        return space.decode(found.best[0]), rest
+        white = search.draw(search_key, self.shape, self.config)
+        return self.decide(self.model(model_key, state), mean, white)[:2]
 
-    return StatefulRule(lambda key, state: jnp.zeros((config.horizon, space.size)), step)
+    def decide(self, cost: Callable[[Array], Array], mean: Array, white: Array) -> tuple[Array, Array, search.Tried]:
+        """`step` with a given cost of sequences and given draws (see `search.refine`), and all that was tried."""
+        found, tried = search.refine(cost, mean, white, self.config)
+        rest = jnp.concatenate([found.mean[1:], jnp.zeros((1, self.space.size))])
+        return self.space.decode(found.best[0]), rest, tried
+
+
+def planner(env: MacroEnv, model: Model, config: search.SearchConfig) -> Planner:
+    """`Planner` over the macro actions of `env`."""
+    return Planner(space_of(env), model, config)
 
 
 def _distance(spec: EnvSpec) -> Callable[[State], Callable[[Array], Array]]:

@@ -43,11 +43,12 @@ class WayPoint:
     """Where the next way point lies from the robot, as a function of the state.
 
     Attributes:
-      guide: the shortest ways.
+      guide: the shortest ways. config: how they were found.
       position: entries of the position in the feature group. goal: reads where the goal lies from the robot.
     """
 
     guide: Guide
+    config: RouteConfig
     position: np.ndarray
     goal: Callable[[State], Array]
 
@@ -66,4 +67,4 @@ def router(env: MacroEnv, config: RouteConfig) -> ZeroShot:
     if not isinstance(task, Walled):
         raise UserError(f"env {spec.name} has no walls to go around: controller=zero_shot goes straight to the goal")
     guide = guide_of(task, config.ahead * task.cell, config.cell, config.margin)
-    return dataclasses.replace(rule, ahead=WayPoint(guide, position_index(spec), rule.ahead))
+    return dataclasses.replace(rule, ahead=WayPoint(guide, config, position_index(spec), rule.ahead))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax.tree_util import Partial
@@ -29,6 +29,28 @@ class StatefulRule(NamedTuple):
     step: Callable[[Array, State, Any], tuple[Array, Any]]
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """What has the two functions of a `StatefulRule`, and what they are made of beside them."""
+
+    def start(self, key: Array, state: State) -> Any:
+        """Memory at the start of an episode."""
+        ...
+
+    def step(self, key: Array, state: State, memory: Any) -> tuple[Array, Any]:
+        """Macro action and memory."""
+        ...
+
+
+#: What decides without a policy.
+Decider = Rule | Remembering
+
+
+def stateful(decider: Decider) -> StatefulRule:
+    """`decider` as a `StatefulRule`."""
+    return StatefulRule(decider.start, decider.step) if isinstance(decider, Remembering) else memoryless(decider)
+
+
 def memoryless(rule: Rule) -> StatefulRule:
     """`rule` as a `StatefulRule`."""
     return StatefulRule(_forget, Partial(_recall, as_partial(rule)))
@@ -51,7 +73,8 @@ def position_index(spec: EnvSpec) -> np.ndarray:
     """Indices of the world position in the feature vector. Raises `UserError` for an env without it."""
     if "position" not in {s.name for s in spec.obs.groups["features"]}:
         raise UserError(f"env {spec.name} has no `position` among its features: nothing to plan a way with")
-    return spec.obs.index("features", ("position",))
+    # 32 bits: JAX takes 64-bit constants for either, which fails where a check switches precisions
+    return spec.obs.index("features", ("position",)).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks

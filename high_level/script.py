@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from repertoire.algos.types import Array
 from repertoire.envs.types import EnvSpec, State
 from repertoire.errors import UserError, unknown
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import Reader, StatefulRule, reader
+from repertoire.high_level.rules import Reader, reader
 
 #: What a stage of a config may say.
 KEYS = ("choice", "latent", "steps", "until")
@@ -44,23 +45,33 @@ class Stage(NamedTuple):
         return over if self.until is None else over | self.until(state)
 
 
-def machine(stages: Sequence[Stage]) -> StatefulRule:
+@dataclass(frozen=True, eq=False)  # told apart by identity, as functions are: jit asks
+class Machine:
     """The stages in turn, the last of them for good; the memory is (stage, macro steps in it).
 
     A stage whose condition holds already is passed over.
     """
-    if not stages:
-        raise UserError("a script needs at least one stage: controller.script=[{choice:0,steps:4}]")
-    actions = jnp.stack([jnp.asarray(s.action) for s in stages])
 
-    def step(key: Array, state: State, memory: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    stages: tuple[Stage, ...]
+
+    def start(self, key: Array, state: State) -> tuple[Array, Array]:
+        """At the first stage."""
+        return jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+
+    def step(self, key: Array, state: State, memory: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        """Action of the stage that it is time for."""
         stage, count = memory
-        for i, one in enumerate(stages[:-1]):
+        for i, one in enumerate(self.stages[:-1]):
             leave = (stage == i) & one.done(state, count)
             stage, count = jnp.where(leave, i + 1, stage), jnp.where(leave, 0, count)
-        return actions[stage], (stage, count + 1)
+        return jnp.stack([jnp.asarray(s.action) for s in self.stages])[stage], (stage, count + 1)
 
-    return StatefulRule(lambda key, state: (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)), step)
+
+def machine(stages: Sequence[Stage]) -> Machine:
+    """`Machine` of at least one stage. Raises `UserError` for none."""
+    if not stages:
+        raise UserError("a script needs at least one stage: controller.script=[{choice:0,steps:4}]")
+    return Machine(tuple(stages))
 
 
 def stages_of(env: MacroEnv, script: Sequence[Mapping[str, Any]]) -> list[Stage]:

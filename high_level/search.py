@@ -59,13 +59,30 @@ class Found(NamedTuple):
     cost: Array
 
 
+class Tried(NamedTuple):
+    """All N candidates of all I iterations, [I, N, H, D], and their costs [I, N]."""
+
+    sequences: Array
+    costs: Array
+
+
 def search(cost: Callable[[Array], Array], start: Array, key: Array, config: SearchConfig) -> Found:
     """Least `cost` ([H, D] -> []) near `start` [H, D]. Every iteration tries its own mean too."""
-    keys = jax.random.split(key, config.iterations)
+    return refine(cost, start, draw(key, start.shape, config), config)[0]
 
-    def iterate(carry: tuple[Array, Array, Found], key: Array) -> tuple[tuple[Array, Array, Found], None]:
+
+def draw(key: Array, shape: tuple[int, ...], config: SearchConfig) -> Array:
+    """What a search for a sequence of `shape` (H, D) draws: standard normal [I, N, H, D]."""
+    keys = jax.random.split(key, config.iterations)
+    return jax.vmap(lambda k: jax.random.normal(k, (config.candidates, *shape)))(keys)
+
+
+def refine(cost: Callable[[Array], Array], start: Array, white: Array, config: SearchConfig) -> tuple[Found, Tried]:
+    """`search` with given draws [I, N, H, D], of which those of each iteration's first candidate are not used."""
+
+    def iterate(carry: tuple[Array, Array, Found], white: Array) -> tuple[tuple[Array, Array, Found], Tried]:
         mean, std, found = carry
-        tried = (mean + std * _noise(key, (config.candidates, *mean.shape), config.correlation)).at[0].set(mean)
+        tried = (mean + std * _coloured(white, config.correlation)).at[0].set(mean)
         costs = jnp.nan_to_num(jax.vmap(cost)(tried), nan=WORST, posinf=WORST)
         weights = WEIGHTS[config.method](costs, config)
         mean = jnp.tensordot(weights, tried, 1)
@@ -74,15 +91,15 @@ def search(cost: Callable[[Array], Array], start: Array, key: Array, config: Sea
         i = jnp.argmin(costs)
         better = costs[i] < found.cost
         best = Found(mean, jnp.where(better, tried[i], found.best), jnp.minimum(costs[i], found.cost))
-        return (mean, std, best), None
+        return (mean, std, best), Tried(tried, costs)
 
     first = (start, jnp.full_like(start, config.std), Found(start, start, jnp.asarray(jnp.inf)))
-    return jax.lax.scan(iterate, first, keys)[0][2]
+    (_, _, found), tried = jax.lax.scan(iterate, first, white)
+    return found, tried
 
 
-def _noise(key: Array, shape: tuple[int, ...], correlation: float) -> Array:
-    """Standard normal [N, H, D], an autoregressive process along H."""
-    white = jax.random.normal(key, shape)
+def _coloured(white: Array, correlation: float) -> Array:
+    """Standard normal [N, H, D], an autoregressive process along H, of independent draws `white`."""
 
     def follow(before: Array, fresh: Array) -> tuple[Array, Array]:
         now = correlation * before + (1 - correlation**2) ** 0.5 * fresh

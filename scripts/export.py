@@ -10,21 +10,11 @@ import numpy as np
 from repertoire.algos import networks, trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import goals, script
-from repertoire.scripts import build, config, evaluate, planning, train_skills
+from repertoire.scripts import config, evaluate, planning, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
-SHOWN = ("outputs.max_error", "closed_loop.qpos_error_20", "closed_loop.return.jax", "closed_loop.return.export",
-         "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
-
-#: Kind of controller -> why it cannot be exported.
-SEARCHES = {
-    "plan": "it searches a simulator or an ensemble at every decision, which takes a program on the robot, not a graph",
-    **dict.fromkeys(
-        ("graph", "route"), "it looks up its way in a map of the task, which takes a program on the robot, not a graph"
-    ),
-    "random": "it draws its skills at random, which is nothing to deploy",
-}
+SHOWN = ("outputs.max_error", "closed_loop.qpos_error_20", "closed_loop.clear_starts", "closed_loop.return.jax",
+         "closed_loop.return.export", "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -37,17 +27,17 @@ def run(cfg: dict[str, Any]) -> Path:
     _require_extra()
     opened = RunDir.open(cfg["run"])
     out, check = Path(cfg["out"] or opened.path / "export"), bool(cfg["check"])
-    if planning.is_planned(opened.config):
-        return write(opened, *ruled(opened, cfg["physics"]), 0, out, check)
     if opened.kind == "imitate":
         raise UserError(
             f"run {opened.name} is of several policies, which its expert chooses from: export a controller over its "
             "skills, as `repertoire train-controller` makes one"
         )
-    opened, learner, state = evaluate.load(cfg)
     seeds = int(opened.config["num_seeds"])
     if not 0 <= cfg["seed"] < seeds:
         raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {cfg['seed']}")
+    if planning.is_planned(opened.config):
+        return write(opened, *ruled(opened, cfg["physics"], cfg["seed"]), 0, out, check)
+    opened, learner, state = evaluate.load(cfg)
     one = trainer.seed_state(state, cfg["seed"], seeds)
     graph = graph_of(opened, learner, one, cfg["seed"])
     return write(opened, learner.env, graph, int(one.update) * learner.steps_per_update * learner.hold, out, check)
@@ -80,20 +70,12 @@ def write(opened: RunDir, env: Any, graph: Any, env_steps: int, out: Path, check
     return folder
 
 
-def ruled(opened: RunDir, physics: str) -> tuple[Any, Any]:
-    """(macro env, graph) of a controller that decides by a rule. Raises `UserError` for those that search."""
+def ruled(opened: RunDir, physics: str, seed: int) -> tuple[Any, Any]:
+    """(macro env, graph) of a controller that decides by a rule. Raises `UserError` for one that cannot be exported."""
     from repertoire.deploy import rule_graph
 
-    kind = opened.config["controller"]["kind"]
-    if kind in SEARCHES:
-        raise UserError(f"controller={kind} cannot be exported: {SEARCHES[kind]}")
-    cfg = {**opened.config, "physics": physics}
-    build.prepare(cfg)
-    env = planning.macro_of(cfg, cfg["env"])
-    if kind == "zero_shot":
-        return env, rule_graph.zero_shot_graph(env.composer, goals.zero_shot(env), env.hold)
-    stages = script.stages_of(env, cfg["controller"]["script"])
-    return env, rule_graph.script_graph(env.composer, stages, env.hold)
+    env, decider = planning.decider(opened, physics, seed)
+    return env, rule_graph.rule_graph(env.composer, decider, env.hold)
 
 
 def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:

@@ -16,22 +16,22 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import dynamics, dynamics_fit, goals, graph, handoff, navigate, plan, route, script, search
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.high_level.rules import StatefulRule, memoryless, position_index
+from repertoire.high_level.rules import Decider, position_index
 from repertoire.scripts import build, session, task_draw, task_eval
 
 Config = Mapping[str, Any]
 #: Arrays and figures that a run keeps.
 Kept = tuple[dict[str, np.ndarray], dict[str, float]]
-#: (run, seed) -> the rule of a seed, and the figures that were measured on the way.
-Maker = Callable[[RunDir, int], tuple[StatefulRule, dict[str, float]]]
+#: (run, seed) -> what decides, of a seed, and the figures that were measured on the way.
+Maker = Callable[[RunDir, int], tuple[Decider, dict[str, float]]]
 MODELS = ("simulator", "learned")
 
 
 class Made(NamedTuple):
-    """A macro env, and for each seed the rule and its figures."""
+    """A macro env, and for each seed what decides and its figures."""
 
     env: MacroEnv
-    rules: list[tuple[StatefulRule, dict[str, float]]]
+    rules: list[tuple[Decider, dict[str, float]]]
 
 
 def is_planned(config: Config) -> bool:
@@ -65,6 +65,12 @@ def evaluate(opened: RunDir, count: int, seed: int, physics: str, steps: int | N
 def made(opened: RunDir, physics: str) -> Made:
     """The controllers of a run on disk; what it measured or fitted before is read back from its folder."""
     return _make(opened, *_checked({**opened.config, "physics": physics}))
+
+
+def decider(opened: RunDir, physics: str, seed: int) -> tuple[MacroEnv, Decider]:
+    """The macro env of a run on disk, and what decides there: that of one seed, by its place in the batch."""
+    env, maker = _checked({**opened.config, "physics": physics})
+    return env, maker(opened, int(opened.config["seed"]) + seed)[0]
 
 
 def _checked(cfg: dict[str, Any]) -> tuple[MacroEnv, Maker]:
@@ -124,7 +130,7 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
         print(f"dynamics: held-out error {figures['error']:.3g}, of the position {figures['position_error_m']:.3g} m")
         return found.arrays(), {f"dynamics_{k}": v for k, v in figures.items()}
 
-    def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
+    def maker(opened: RunDir, seed: int) -> tuple[Decider, dict[str, float]]:
         arrays, figures = _kept(opened, f"dynamics-s{seed}-{int(cfg['total_steps'])}", lambda: fitted(seed))
         return plan.planner(env, plan.imagined(env, dynamics.from_arrays(arrays), cost), settings), figures
 
@@ -143,14 +149,14 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
         found = handoff.measure(ground, jax.random.key(seed), worlds, run_up)
         return dict(found._asdict()), found.figures()
 
-    def maker(opened: RunDir, seed: int) -> tuple[StatefulRule, dict[str, float]]:
+    def maker(opened: RunDir, seed: int) -> tuple[Decider, dict[str, float]]:
         arrays, figures = _kept(opened, f"handoffs-s{seed}", lambda: measured(seed))
         found = handoff.HandOffs(**arrays)
         title = f"{opened.name}: share of hand-offs that succeed"
         matrices.heatmap(
             opened.plots / "handoffs.png", found.success, title=title, xlabel="then", ylabel="after option"
         )
-        edges = graph.graph_of(found, config.least)
+        edges = graph.graph_of(found, config.least, ground.env.spec.name)
         return navigate.navigator(env, edges, navigate.field_of(env, edges, config)), figures
 
     return maker
@@ -164,20 +170,20 @@ def _script(cfg: Config, env: MacroEnv) -> Maker:
 
 def _zero_shot(cfg: Config, env: MacroEnv) -> Maker:
     """The goal rule of the skill set."""
-    rule = memoryless(goals.zero_shot(env))
+    rule = goals.zero_shot(env)
     return lambda opened, seed: (rule, {})
 
 
 def _route(cfg: Config, env: MacroEnv) -> Maker:
     """The goal rule, led around walls."""
     config = build.dataclass_of(route.RouteConfig, cfg["controller"]["route"], "controller.route")
-    rule = memoryless(route.router(env, config))
+    rule = route.router(env, config)
     return lambda opened, seed: (rule, {})
 
 
 def _random(cfg: Config, env: MacroEnv) -> Maker:
     """Random skills."""
-    rule = memoryless(goals.random_skills(env))
+    rule = goals.random_skills(env)
     return lambda opened, seed: (rule, {})
 
 

@@ -20,7 +20,7 @@ from repertoire.envs.task import TASK
 from repertoire.errors import UserError
 from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import OWN, MacroEnv
-from repertoire.high_level.rules import Rule, StatefulRule, as_partial, memoryless
+from repertoire.high_level.rules import Decider, Rule, StatefulRule, as_partial, stateful
 from repertoire.scripts import stage_eval
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
@@ -95,14 +95,14 @@ def random(learner: AnyLearner) -> Rule:
     return lambda key, s: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-def episodes(env: Any, rule: Rule | StatefulRule, key: Any, count: int, steps: int | None = None) -> Episodes:
+def episodes(env: Any, rule: Decider, key: Any, count: int, steps: int | None = None) -> Episodes:
     """Play `count` episodes of the task to their end, or for `steps` steps of `env`; steps after the end are masked.
 
     Compiled once for rules that are the same `jax.tree_util.Partial` but for their arrays.
     """
-    stateful = rule if isinstance(rule, StatefulRule) else memoryless(rule)
     play = _player(env, count, steps or env.spec.episode_length)
-    qpos, features, reward, alive, memory, acting, final, sums, drawn = jax.tree.map(np.asarray, play(stateful, key))
+    played = play(stateful(rule), key)
+    qpos, features, reward, alive, memory, acting, final, sums, drawn = jax.tree.map(np.asarray, played)
     low = getattr(env, "env", env)
     names = [s.name for s in low.spec.obs.groups["features"]]
     index = low.spec.obs.index("features", ("position",)) if "position" in names else np.zeros(0, int)

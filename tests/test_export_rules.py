@@ -14,7 +14,7 @@ from repertoire.deploy.contract import load_contract
 from repertoire.deploy.export import write
 from repertoire.deploy.graph import FrozenPolicy, controller_graph
 from repertoire.deploy.onnx_model import to_onnx
-from repertoire.deploy.rule_graph import script_graph, zero_shot_graph
+from repertoire.deploy.rule_graph import rule_graph
 from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import goals, script
@@ -48,13 +48,14 @@ def maze(flat, oracle):
 
 
 def test_a_script_exports_whole(maze, tmp_path):
-    stages = script.stages_of(maze, STAGES)
-    graph = script_graph(maze.composer, stages, maze.hold)
+    stages = script.machine(script.stages_of(maze, STAGES))
+    graph = rule_graph(maze.composer, stages, maze.hold)
     folder = write(tmp_path / "script", maze.env, graph)
     figures = check(folder, graph.fn, env=maze.env, starts=5)
     assert figures["passed"] and figures["closed_loop"]["return"]["export"] == 1.0  # around the wall
     hierarchy = load_contract(folder)["hierarchy"]
     assert (hierarchy["mode"], hierarchy["hold"], hierarchy["outputs"]) == ("script, choice", 10, [])
+    assert hierarchy["rule"]["kind"] == "script" and "begins with the stage" in hierarchy["rule"]["note"]
     assert [(f["name"], f["choices"]) for f in hierarchy["fields"]] == [("stage", 5), ("count", 101), ("choice", 8)]
 
 
@@ -62,7 +63,7 @@ def test_stages_of_latents_export(flat, oracle):
     """On any state, stage and count, in batches: what the machine does."""
     env = MacroEnv(flat, Latent((oracle,), flat.spec), 10)
     rows = [{"latent": [0.0, 1.0], "steps": 3}, {"latent": [1.0, 0.0]}, {"latent": [3.0, 4.0]}]
-    graph = script_graph(env.composer, script.stages_of(env, rows), 10)
+    graph = rule_graph(env.composer, script.machine(script.stages_of(env, rows)), 10)
     session = onnxruntime.InferenceSession(to_onnx(graph), providers=["CPUExecutionProvider"])
     z = np.array([[0, 0, 0, 0], [0, 3, 0, 1], [1, 9, 1, 0], [2, 5, 0, 1], [0, 3, 0, 1]], np.float32)
     inputs = (np.ones((5, graph.inputs["obs"]), np.float32), z, np.array([[1], [1], [1], [1], [0]], np.float32))
@@ -84,7 +85,7 @@ def discovered(request, oracle):
 
 def test_the_goal_rule_exports_whole(flat, discovered, tmp_path):
     env = MacroEnv(flat, Latent((discovered,), flat.spec), 5)
-    graph = zero_shot_graph(env.composer, goals.zero_shot(env), 5)
+    graph = rule_graph(env.composer, goals.zero_shot(env), 5)
     folder = write(tmp_path / "zero_shot", flat, graph)
     contract = load_contract(folder)
     terms = {t["name"]: (t["source"], t["scale"]) for t in contract["observation"]["terms"]}
@@ -115,10 +116,10 @@ def test_options_that_end_themselves_export_whole(maze, tmp_path):
     assert not runner.Runner(folder).z.any()  # nothing is held yet
 
 
-def test_what_searches_cannot_be_exported(flat, discovered):
+def test_rules_that_cannot_be_exported_say_so(flat, discovered):
     manifest = {**discovered.manifest, "objective": {"name": "diayn", "options": {}}}
     with pytest.raises(UserError, match="that of diayn is no difference of encodings"):
         skill = Skill(manifest, discovered.arrays)
-        zero_shot_graph(Latent((skill,), flat.spec), goals.ZeroShot(skill, None, None), 5)
+        rule_graph(Latent((skill,), flat.spec), goals.ZeroShot(skill, None, None), 5)
     with pytest.raises(UserError, match="hold must be at least 1"):
-        script_graph(Latent((discovered,), flat.spec), [script.Stage(np.zeros(2))], 0)
+        rule_graph(Latent((discovered,), flat.spec), script.machine([script.Stage(np.zeros(2))]), 0)

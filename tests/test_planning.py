@@ -10,6 +10,7 @@ from repertoire.errors import UserError
 from repertoire.experiment.files import read_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
+from repertoire.high_level.rules import stateful
 from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
 from repertoire.skills.library import Library
 
@@ -58,9 +59,9 @@ def test_a_graph_from_the_command_line(there, capsys):
     cli.main(["rollout", "run=graph", "count=1"])
     assert (there / "graph" / "handoffs-s0.safetensors").stat().st_mtime_ns == before  # measured once
     assert "paths.png" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["export", "run=graph"])
-    assert "controller=graph cannot be exported: it looks up its way in a map" in capsys.readouterr().err
+    cli.main(["export", "run=graph"])
+    rule = read_json(there / "graph" / "export" / "contract.json")["hierarchy"]["rule"]
+    assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
 
 
 @pytest.mark.slow
@@ -100,14 +101,15 @@ def test_bad_input_is_one_line(there, tmp_path, args, says):
 def test_baselines_are_controllers_too(there, oracle):
     cfg = config.compose("train_controller", [*COMMON[1:], "controller=zero_shot"])
     env, maker = planning._checked(cfg)
-    (rule, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
+    (decider, figures), state = maker(None, 0), jax.jit(env.reset)(jax.random.key(0))
+    rule = stateful(decider)
     z, _ = rule.step(jax.random.key(0), state, rule.start(None, state))
     np.testing.assert_array_equal(z, goals.zero_shot(env)(None, state))
     again = jax.jit(lambda step: step(None, state, ()))(rule.step)[0]  # as evaluation takes it: an argument of jit
     np.testing.assert_allclose(again, z, atol=1e-6)
     assert figures == {} and env.composer.skills[0].digest() == oracle.digest()
     env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
-    drawn = [int(maker(None, 0)[0].step(jax.random.key(i), state, ())[0]) for i in range(20)]
+    drawn = [int(maker(None, 0)[0](jax.random.key(i), state)) for i in range(20)]
     assert len(set(drawn)) > 1 and set(drawn) <= set(range(8))
     assert {k for k, kind in controllers.KINDS.items() if not kind.trained} == set(planning.MAKERS)
     assert set(controllers.KINDS) == set(config.options("controller"))
