@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from repertoire.deploy import runner
 from repertoire.deploy.contract import FEATURES
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
+from repertoire.envs.tasks.pd_robot import PDRobot
 from repertoire.envs.types import Array, Data, ObsSpec, State
 from repertoire.errors import UserError
 
@@ -51,7 +53,10 @@ def record(
     keys = jax.random.split(jax.random.key(seed), starts)
     start = jax.jit(jax.vmap(env.reset))(keys)
     if start.data.overrides:
-        raise UserError(f"env {env.spec.name} randomises its model: replay an env without randomisation")
+        raise UserError(
+            f"env {env.spec.name} draws a model for each world (masses of objects), which a replay does not hold: "
+            "export without check"
+        )
     z = draw_latents(contract, starts, np.random.default_rng(seed)) * (contract["kind"] == "skill")
     draws = jnp.asarray(_draws(contract, starts, -(-steps // hold)))
 
@@ -98,8 +103,9 @@ def _terms(spec: ObsSpec, contract: Mapping[str, Any]) -> Callable[[Mapping[str,
 
 
 def on_native(env: MujocoEnv) -> MujocoEnv:
-    """`env` on C MuJoCo, without sensor noise: the two loops must see the same."""
-    quiet = MujocoEnv(env.task, physics.make("native", env.task.model, env.task.fields))
+    """`env` on C MuJoCo, without randomisation and sensor noise: the two loops must see the same."""
+    task = dataclasses.replace(env.task, play=True) if isinstance(env.task, PDRobot) else env.task
+    quiet = MujocoEnv(task, physics.make("native", task.model, task.fields))
     quiet._noise = np.zeros_like(quiet._noise)
     return quiet
 

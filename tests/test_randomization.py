@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from repertoire.deploy import replay
 from repertoire.envs import registry
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.physics.mjx import MjxPhysics
@@ -317,3 +318,13 @@ def test_randomised_worlds_are_the_same_on_native_and_mjx(task):
     np.testing.assert_allclose(a.actuator_force, b.actuator_force, rtol=1e-3, atol=1e-2)
     np.testing.assert_array_equal(a.sensordata > 0, b.sensordata > 0)
     assert np.abs(a.qpos[0] - a.qpos[1]).max() > 1e-3
+
+
+def test_a_replay_is_of_the_robot_as_it_is():
+    """What was trained under randomisation, latency, pushes and noise is checked without them."""
+    env = registry.make("go2_velocity", "native", randomize=True, vx=(0.2, 0.3))
+    quiet = replay.on_native(env)
+    state = jax.jit(quiet.reset)(jax.random.key(0))
+    assert env.task.ranges.latency and not state.data.overrides and not quiet._noise.any()
+    assert quiet.task.play and quiet.task.vx == (0.2, 0.3) and quiet.task.ranges.latency is None
+    assert quiet.task.kick(state.data, state.memory) is None
