@@ -40,7 +40,7 @@ def graph_of(measured: HandOffs, least: float = 0.5, measured_on: str = "") -> S
     """Graph of hand-offs that were measured on an env; those that succeed less often than `least` are no edges."""
     if measured.fresh.shape[-1] != 2:
         raise UserError("a skill graph finds its way in the plane: the robot's position must be (x, y)")
-    moves = np.concatenate([measured.after.mean(2), measured.fresh.mean(1)[None]])
+    moves = np.concatenate([measured.moved, measured.fresh.mean(1)[None]])
     success = np.concatenate([measured.success, np.ones((1, len(measured.fresh)))])
     cost = np.where(success >= least, 1 / np.maximum(success, least), np.inf)
     return SkillGraph(moves, cost, measured_on)

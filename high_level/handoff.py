@@ -48,9 +48,20 @@ class HandOffs(NamedTuple):
         return np.where(length < STAYS, np.linalg.norm(self.after, axis=-1) < STAYS, along)
 
     @property
+    def succeeded(self) -> np.ndarray:
+        """[n, n, W] whether each hand-off did."""
+        return np.asarray((self.progress >= SHARE) & self.whole)
+
+    @property
     def success(self) -> np.ndarray:
         """[n, n] share of the hand-offs from a to b that succeed."""
-        return np.asarray(((self.progress >= SHARE) & self.whole).mean(-1))
+        return np.asarray(self.succeeded.mean(-1))
+
+    @property
+    def moved(self) -> np.ndarray:
+        """[n, n, d] mean displacement of those that succeed, m; of all where none does."""
+        counts = np.where(self.success[..., None] > 0, self.succeeded, 1.0)
+        return np.asarray((self.after * counts[..., None]).sum(2) / counts.sum(-1, keepdims=True))
 
     def figures(self) -> dict[str, float]:
         """Share of failed hand-offs, between different options and of options that go on, and mean progress."""
