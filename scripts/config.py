@@ -128,11 +128,17 @@ def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
 
 def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserError:
     """One line for a Hydra error: which override, and the nearest thing that exists."""
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :"
+        )
     known = _keys(_load(name))
     if name == "compare":  # its groups fill in settings of the verb itself
         known = known.union(*_settings("comparison").values())
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, _, value = override.lstrip("~+").partition("=")
         key = ALIASES.get(key, key)
         if key in GROUPS and "." not in key and value not in options(key):
             return unknown(key, value, options(key))

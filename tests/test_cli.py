@@ -91,6 +91,9 @@ def _timed(command):
         (["envs", "ante"], "did you mean 'ant'"),
         (["objectives", "metro"], "did you mean 'metra'"),
         (["skills", "show", "nobody", "library=/nonexistent"], "is empty"),
+        (["compare", "comparison=disc", "~arms.cds"], "unknown setting of compare 'arms.cds'"),
+        (["compare", "~arms.csd", "overrides=[video=false]"], "cannot read 'overrides=[video=false]': put quotes"),
+        (["train", "env=go2_velocity", "env.play=no"], "env.play must be true or false"),
     ],
 )
 def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
