@@ -26,7 +26,7 @@ TIGHT_STEPS, TWINS, NUDGE = 20, 10.0, 1e-5
 OBS_TOLERANCE = 1e-5
 SIGMAS = 4.0
 #: Margin of a decision (`Graph.row`) below which float32 may decide otherwise.
-CLOSE = 1e-5
+CLOSE = 2e-6
 
 
 class Episodes(NamedTuple):
