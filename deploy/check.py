@@ -84,8 +84,11 @@ def _outputs(loaded: runner.Runner, jax_fn: Reference, obs: np.ndarray, seed: in
             if name == "recorded" and cases[label]["close"] == len(rows):
                 cases[label]["problems"].append("every decision hangs on the last digits, so none was compared")
     problems = [f"{label}: {problem}" for label, case in cases.items() for problem in case.pop("problems")]
-    worst = max(case["max_error"] for case in cases.values())
-    return {"rows": len(obs), "max_error": worst, "cases": cases, "problems": problems}
+    worst = {
+        f"{kind}_error": max(case["max_error"] for label, case in cases.items() if label.startswith(kind))
+        for kind in ("recorded", "extreme")
+    }
+    return {"rows": len(obs), **worst, "cases": cases, "problems": problems}
 
 
 def _inputs(contract: Mapping[str, Any], obs: np.ndarray, decide: int, rng: np.random.Generator) -> dict[str, Any]:

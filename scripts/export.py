@@ -13,7 +13,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import config, evaluate, planning, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
-SHOWN = ("outputs.max_error", "closed_loop.qpos_error_20", "closed_loop.clear_starts", "closed_loop.return.jax",
+SHOWN = ("outputs.recorded_error", "closed_loop.qpos_error_20", "closed_loop.clear_starts", "closed_loop.return.jax",
          "closed_loop.return.export", "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
 
 
@@ -67,6 +67,8 @@ def write(opened: RunDir, env: Any, graph: Any, env_steps: int, out: Path, check
     if check:
         found = compare(folder, graph.fn, env=env)
         print("check passed: " + ", ".join(f"{k} {v:.3g}" for k, v in _flat(found) if k in SHOWN))
+        if "skipped" in found.get("closed_loop", {}):
+            print(f"no closed loop: {found['closed_loop']['skipped']}")
     return folder
 
 

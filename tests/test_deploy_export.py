@@ -117,7 +117,7 @@ def test_parity_and_replay(exported: Path, goals: MujocoEnv, choice: Choice, pic
     graph = controller_graph(picker, choice, HOLD)
     figures = check(exported, graph.fn, env=goals, starts=5)
     assert figures == json.loads((exported / "parity.json").read_text()) and figures["passed"]
-    assert figures["outputs"]["rows"] == 1000 and figures["outputs"]["max_error"] < 1e-5
+    assert figures["outputs"]["rows"] == 1000 and figures["outputs"]["recorded_error"] < 1e-5
     assert figures["closed_loop"]["observation_error"] == 0.0
     assert figures["closed_loop"]["qpos_error_5"] < 1e-4
     with pytest.raises(UserError, match="needs 1000 recorded observations, got 3"):
