@@ -83,7 +83,7 @@ def roll(
         over = (carry.stage == len(expert.stages)) & (carry.clock >= lead.linger)
         cut = envs.terminated | envs.truncated | over
         labelled = Labelled(Row(obs, right), stage, jnp.square(own - right).sum(-1), led, cut)
-        return _next(env, expert, carry, envs, cut), (labelled, envs.metrics)
+        return _next(env, expert, carry, envs, cut, lead.patience), (labelled, envs.metrics)
 
     return jax.lax.scan(step, carry, jax.random.split(key, steps))
 
@@ -107,12 +107,14 @@ def _look(expert: Expert, carry: Carry, key: Array, lead: Lead) -> tuple[Carry, 
     return after, jnp.clip(right, -1.0, 1.0)
 
 
-def _next(env: Any, expert: Expert, carry: Carry, envs: Any, cut: Array) -> Carry:
-    """After a step to `envs`; fresh episodes where `cut`."""
+def _next(env: Any, expert: Expert, carry: Carry, envs: Any, cut: Array, patience: int) -> Carry:
+    """After a step to `envs`; fresh episodes where `cut`: the stage that the learner leads then was tried in vain."""
+    left = jax.nn.one_hot(carry.stage, len(expert.stages)) * (cut & carry.leads & (carry.clock < patience))[:, None]
     fresh = _memories(expert, carry.stage)
     memory = jax.tree.map(lambda a, b: jax.vmap(jnp.where)(cut, a, b), fresh, carry.memory)
     envs = jax.vmap(env.reset_where)(cut, envs)
-    return carry.replace(envs=envs, memory=memory, stage=jnp.where(cut, -1, carry.stage))
+    tried = carry.tried + left.sum(0)
+    return carry.replace(envs=envs, memory=memory, stage=jnp.where(cut, -1, carry.stage), tried=tried)
 
 
 def _memories(expert: Expert, worlds: Array) -> Any:

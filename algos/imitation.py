@@ -38,7 +38,7 @@ class DAggerConfig:
       warmup: share of the training in which the expert alone acts (round 0); the normaliser is of what was seen then.
       decay: share of it at which the expert's part has fallen to `beta`, in a straight line.
       beta: share of the stages that the expert leads in the end. Who leads is drawn as a stage begins.
-      patience: control steps after which the expert takes over a stage that the learner leads.
+      patience: control steps after which the expert takes over a stage that the learner leads; at most half an episode.
       noise: standard deviation of what is added to actions as they are executed (as in DART, Laskey et al. 2017).
       linger: control steps that an episode goes on after the last stage.
       hidden, activation: networks of the policies.
@@ -135,6 +135,11 @@ class Imitator:
         return self.config.envs * self.config.rollout
 
     @property
+    def patience(self) -> int:
+        """Control steps that the learner gets for a stage."""
+        return min(self.config.patience, max(self.env.spec.episode_length // 2, 1))
+
+    @property
     def replay_bytes(self) -> int:
         """Memory of the rows."""
         spec = self.env.spec
@@ -175,7 +180,7 @@ class Imitator:
         """One rollout: (state, Labelled [T, N, ...], env metrics averaged)."""
         key, roll_key = jax.random.split(state.key)
         beta = self.expert_share(state.update)
-        lead = guided.Lead(beta, self.config.patience, self.config.linger, self.config.noise)
+        lead = guided.Lead(beta, self.patience, self.config.linger, self.config.noise)
         carry, (batch, measured) = self.roll(state, state.carry, roll_key, self.config.rollout, lead)
         metrics = {f"env/{k}": v.mean() for k, v in measured.items()}
         metrics |= {f"done/{s}": carry.done[i] / jnp.maximum(carry.tried[i], 1e-6) for i, s in enumerate(self.stages)}

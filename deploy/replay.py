@@ -55,7 +55,7 @@ def record(
     if start.data.overrides:
         raise UserError(
             f"env {env.spec.name} draws a model for each world (masses of objects), which a replay does not hold: "
-            "export without check"
+            "leave --check out"
         )
     z = draw_latents(contract, starts, np.random.default_rng(seed)) * (contract["kind"] == "skill")
     draws = jnp.asarray(_draws(contract, starts, -(-steps // hold)))
@@ -89,7 +89,7 @@ def record(
 def _draws(contract: Mapping[str, Any], starts: int, decisions: int) -> np.ndarray:
     """[N, decisions, width]: what `runner.Runner.draw` gives after `reset(seed=i)`, for start i."""
     width = contract["onnx"]["inputs"].get("noise", 0)
-    each = [np.random.default_rng(i) for i in range(starts)]
+    each = [np.random.default_rng((i, 1)) for i in range(starts)]
     return np.stack([[rng.standard_normal(width, np.float32) for _ in range(decisions)] for rng in each])
 
 

@@ -204,7 +204,7 @@ class Runner:
         """
         self.t, self.obs = 0, np.zeros(0, np.float32)
         self.action = np.zeros(len(self.contract["actuators"]), np.float32)
-        self.draws = np.random.default_rng(seed)
+        self.draws = np.random.default_rng((seed, 1))  # a stream of their own, beside goals and commands
         width = self.contract["onnx"]["inputs"].get("z", 0)
         first = np.eye(1, width)[0] * (self.contract["kind"] == "skill")  # a controller holds nothing yet
         start = first if z is None else np.asarray(z, float).ravel()

@@ -136,8 +136,8 @@ class MujocoEnv:
         return tree_where(mask, self._begin(state.key, data).replace(**kept), state).replace(data=data)
 
     def _begin(self, key: Array, data: Data) -> State:
-        key, memory_key, noise_key = jax.random.split(key, 3)
-        memory, drawn = self.task.remember(memory_key, data), self.task.draw_task(jax.random.fold_in(memory_key, 1))
+        key, memory_key, noise_key, task_key = jax.random.split(key, 4)
+        memory, drawn = self.task.remember(memory_key, data), self.task.draw_task(task_key)
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
         names = jax.eval_shape(self._metric_names, data, memory, drawn)
         values, smooth = self._values(data, memory, None)

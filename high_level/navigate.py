@@ -93,6 +93,8 @@ def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
 
 def goals_of(task: Goal) -> np.ndarray:
     """The different goals [G, 2] that a task sets, m, or `DRAWS` of them."""
+    if isinstance(task, Walled):
+        return task.goals()
     keys = jax.random.split(jax.random.key(0), DRAWS)
     return np.unique(np.asarray(jax.vmap(lambda k: task.draw(k, jnp.zeros(2)))(keys), float), axis=0)
 

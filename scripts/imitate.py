@@ -44,6 +44,6 @@ def _keep(run_dir: RunDir, learner: Imitator, state: Any, found: dict[str, Any])
 def frozen(run_dir: RunDir, learner: Imitator, state: Any, index: int, stage: int) -> Skill:
     """Library entry of stage number `stage` of one seed: a skill without latent."""
     cfg, name = run_dir.config, learner.stages[stage]
-    entry = session.entry_name({**cfg, "name": f"{cfg['name'] or build.label(cfg)}-{name}"}, "", index)
+    entry = session.entry_name(cfg, build.label(cfg), index, name)
     origin = session.provenance(run_dir, learner, state, index) | {"imitates": f"stage {name} of the task's expert"}
     return freeze_policy(entry, learner, learner.stage_state(state, stage), origin)

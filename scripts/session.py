@@ -69,9 +69,9 @@ def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) ->
             tracker.close()
 
 
-def entry_name(config: Mapping[str, Any], default: str, index: int) -> str:
-    """Name of the library entry of seed number `index` of a run."""
-    name = config["name"] or default
+def entry_name(config: Mapping[str, Any], default: str, index: int, part: str = "") -> str:
+    """Name of the library entry of seed number `index` of a run; `part`: of what there are several a seed."""
+    name = "-".join(filter(None, (config["name"] or default, part)))
     return name if config["num_seeds"] == 1 else f"{name}-s{config['seed'] + index}"
 
 

@@ -61,7 +61,7 @@ def _rules(learner: Imitator) -> tuple[Partial, Callable[..., Any], Callable[...
 @functools.lru_cache(maxsize=2)
 def _played(learner: Imitator, count: int) -> Callable[[Any, Array], tuple[Array, Array]]:
     """(state, key) -> (share of attempts that succeed [K], loss [K])."""
-    lead = guided.Lead(0.0, learner.config.patience, learner.config.linger)
+    lead = guided.Lead(0.0, learner.patience, learner.config.linger)
 
     @jax.jit
     def run(state: Any, key: Array) -> tuple[Array, Array]:

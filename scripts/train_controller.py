@@ -53,7 +53,7 @@ def _of_tasks(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], 
         one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
         origin = session.provenance(run_dir, learner, one, index)
         for task, row in rows.items():
-            name = f"{session.entry_name(cfg, default, index)}-{task}"
+            name = session.entry_name(cfg, default, index, task)
             try:
                 made = adapters.merge(learner.env.composer.skills, list(row.values()), name)
             except UserError as error:
