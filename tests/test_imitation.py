@@ -146,6 +146,15 @@ def test_a_learner_that_gets_nowhere_is_relieved(learner):
     np.testing.assert_array_equal(carry.done, [0.0, 0.0])
 
 
+def test_an_attempt_that_the_episode_cuts_off_was_in_vain(learner):
+    env = registry.make("point_disc", episode_length=5)
+    carry, batch = rolled(env, guided.Lead(0.0, patience=100, linger=3), 12)
+    np.testing.assert_array_equal(batch.cut.sum(0), [2, 2, 2, 2])
+    np.testing.assert_array_equal(carry.tried, [8.0, 0.0])  # two episodes in four worlds; the third goes on
+    np.testing.assert_array_equal(carry.done, [0.0, 0.0])
+    assert Imitator(env, EXPERT, CONFIG).patience == 2 and learner.patience == CONFIG.patience
+
+
 # -- frozen ---------------------------------------------------------------------------------------------------------
 
 
