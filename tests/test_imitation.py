@@ -152,7 +152,7 @@ def test_an_attempt_that_the_episode_cuts_off_was_in_vain(learner):
     np.testing.assert_array_equal(batch.cut.sum(0), [2, 2, 2, 2])
     np.testing.assert_array_equal(carry.tried, [8.0, 0.0])  # two episodes in four worlds; the third goes on
     np.testing.assert_array_equal(carry.done, [0.0, 0.0])
-    assert Imitator(env, EXPERT, CONFIG).patience == 2 and learner.patience == CONFIG.patience
+    assert Imitator(env, EXPERT, CONFIG).patience == 2 and learner.patience == 25  # half an episode
 
 
 # -- frozen ---------------------------------------------------------------------------------------------------------
