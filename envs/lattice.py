@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,9 +50,8 @@ class Lattice:
 
 def lattice(low: np.ndarray, high: np.ndarray, cell: float, clear: Callable[[np.ndarray], np.ndarray]) -> Lattice:
     """Cells from corner to corner; `clear` says of points [..., 2] whether the robot may be there."""
-    shape = np.ceil((high - low) / cell).astype(int) + 1
-    centres = low + cell * np.moveaxis(np.indices(shape), 0, -1)
-    return Lattice(low, cell, np.asarray(clear(centres), bool))
+    cells = Lattice(low, cell, np.ones(np.ceil((high - low) / cell).astype(int) + 1, bool))
+    return dataclasses.replace(cells, free=np.asarray(clear(cells.centres), bool))
 
 
 class Ways(NamedTuple):

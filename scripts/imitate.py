@@ -10,7 +10,6 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session
 from repertoire.scripts.train import learn
 from repertoire.skills.adapters import freeze_policy
-from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
 
 KIND = "imitate"
@@ -34,10 +33,8 @@ def _keep(run_dir: RunDir, learner: Imitator, state: Any, found: dict[str, Any])
         for i, stage in enumerate(learner.stages):
             figures = {k: measured[f"{k}_{stage}"] for k in ("done", "loss")}
             made = frozen(run_dir, learner, one, index, i)
-            references.append(
-                Library(run_dir.config["library"]).add(Skill({**made.manifest, "metrics": figures}, made.arrays))
-            )
-            print(f"frozen: {references[-1]}  ({', '.join(f'{k} {v:.3g}' for k, v in figures.items())})")
+            shown = f"  ({', '.join(f'{k} {v:.3g}' for k, v in figures.items())})"
+            references.append(session.store(run_dir.config, made, figures, shown))
     return {"skills": references}
 
 

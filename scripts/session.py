@@ -17,6 +17,8 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.experiment.trackers import Tracker, make_trackers
 from repertoire.scripts import build
 from repertoire.scripts.stopping import Stopped, StopRequest
+from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
 
 #: (update, state) -> extra metrics to log at an evaluation.
 Evaluate = Callable[[int, Any], Mapping[str, Any]]
@@ -73,6 +75,13 @@ def entry_name(config: Mapping[str, Any], default: str, index: int, part: str = 
     """Name of the library entry of seed number `index` of a run; `part`: of what there are several a seed."""
     name = "-".join(filter(None, (config["name"] or default, part)))
     return name if config["num_seeds"] == 1 else f"{name}-s{config['seed'] + index}"
+
+
+def store(config: Mapping[str, Any], made: Skill, figures: Mapping[str, Any], shown: str = "") -> str:
+    """Put a frozen skill with its figures into the run's library, and say so; returns its reference."""
+    reference = Library(config["library"]).add(Skill({**made.manifest, "metrics": dict(figures)}, made.arrays))
+    print(f"frozen: {reference}{shown}")
+    return reference
 
 
 def provenance(run: RunDir, learner: Any, state: Any, index: int) -> dict[str, Any]:

@@ -57,8 +57,7 @@ def entries(
         one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
         origin = session.provenance(run_dir, learner, one, index)
         made = freeze(session.entry_name(cfg, default, index), learner, one, origin)
-        references.append(Library(cfg["library"]).add(Skill({**made.manifest, "metrics": measured}, made.arrays)))
-        print(f"frozen: {references[-1]}")
+        references.append(session.store(cfg, made, measured))
     return {"skills": references}
 
 

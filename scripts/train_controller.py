@@ -61,9 +61,8 @@ def _of_tasks(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], 
                 return {}
             told = {**made.manifest, "provenance": {**origin, **made.manifest["provenance"], "task": task}}
             measured = found["seeds"][index].get(f"return_{task}")
-            told["metrics"] = {} if measured is None else {"return": measured}
-            references.append(Library(cfg["library"]).add(Skill(told, made.arrays)))
-            print(f"frozen: {references[-1]}")
+            figures = {} if measured is None else {"return": measured}
+            references.append(session.store(cfg, Skill(told, made.arrays), figures))
     return {"tasks": references} if references else {}
 
 

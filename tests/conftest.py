@@ -6,8 +6,9 @@ import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -72,6 +73,30 @@ def make_adapter() -> Callable[..., Any]:
         seen = learner.adapter.statistics(stats or normalize.init(spec.obs.size("policy")))
         params = {"policy": {"net": net or drawn, "head": {}}}
         return freeze_policy(name, learner, SimpleNamespace(params=params, obs_stats={"policy": seen}), {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def point_goals() -> Callable[..., Any]:
+    """`make(**options)`: a point on open ground and a goal that stays for `hold` steps, native."""
+    from repertoire.envs import physics
+    from repertoire.envs.mujoco_env import MujocoEnv
+    from repertoire.envs.tasks.goals import MovingGoals
+    from repertoire.envs.tasks.point import Point
+
+    @dataclass(frozen=True)
+    class PointGoals(MovingGoals, Point):
+        episode_length: int = 60
+        radius: float = 0.3
+        goal_range: float = 3.0
+        hold: int = 60
+        name: ClassVar[str] = "point_goals"
+        doc: ClassVar[str] = "for tests"
+
+    def make(**options: Any) -> Any:
+        task = PointGoals(**options)
+        return MujocoEnv(task, physics.make("native", task.model, task.fields))
 
     return make
 

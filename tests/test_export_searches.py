@@ -1,9 +1,7 @@
 """Exports of what looks up its way in a map or searches learned dynamics: the same check as all others."""
 
 import itertools
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +16,7 @@ from repertoire.deploy.export import write
 from repertoire.deploy.onnx_model import to_onnx
 from repertoire.deploy.replay import CLOSE
 from repertoire.deploy.rule_graph import rule_graph
-from repertoire.envs import physics, registry
-from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.tasks.goals import MovingGoals
-from repertoire.envs.tasks.point import Point
+from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import goals, navigate, plan, search
 from repertoire.high_level.dynamics import Dynamics
@@ -39,27 +34,14 @@ OPTIONS = 8
 HERE = np.array([3.9, -0.1], np.float32)
 
 
-@dataclass(frozen=True)
-class PointGoals(MovingGoals, Point):
-    """A point on open ground and a goal that stays."""
-
-    episode_length: int = 60
-    radius: float = 0.3
-    goal_range: float = 3.0
-    hold: int = 60
-    name: ClassVar[str] = "point_goals"
-    doc: ClassVar[str] = "for tests"
-
-
 @pytest.fixture(scope="module")
 def maze():
     return registry.make("point_maze", "native", goal="random")
 
 
 @pytest.fixture(scope="module")
-def field():
-    task = PointGoals()
-    return MujocoEnv(task, physics.make("native", task.model, task.fields))
+def field(point_goals):
+    return point_goals()
 
 
 @pytest.fixture(scope="module")

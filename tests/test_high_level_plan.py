@@ -1,17 +1,11 @@
 """Planning: known answers of the search, of learned dynamics and of a point with an oracle velocity skill."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repertoire.envs import physics, registry
-from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.tasks.goals import MovingGoals
-from repertoire.envs.tasks.point import Point
+from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level import dynamics, dynamics_fit, plan
 from repertoire.high_level.macro_env import MacroEnv
@@ -23,26 +17,13 @@ from repertoire.scripts import task_eval
 KEY = jax.random.key(0)
 
 
-@dataclass(frozen=True)
-class PointGoals(MovingGoals, Point):
-    """A point on open ground and a goal that stays."""
-
-    episode_length: int = 60
-    radius: float = 0.3
-    goal_range: float = 3.0
-    hold: int = 60
-    name: ClassVar[str] = "point_goals"
-    doc: ClassVar[str] = "for tests"
-
-
 def macro(skill, env, hold=10, mode="latent"):
     return MacroEnv(env, sequence((skill,), env.spec, SequenceConfig(mode, per_skill=8)), hold)
 
 
 @pytest.fixture(scope="module")
-def field(oracle):
-    task = PointGoals()
-    return macro(oracle, MujocoEnv(task, physics.make("native", task.model, task.fields)))
+def field(oracle, point_goals):
+    return macro(oracle, point_goals())
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +95,8 @@ def test_nothing_counts_after_the_end(maze):
     assert float(got) == -1.0  # arrives once, though it stays within reach for longer
 
 
-def test_a_plan_sees_no_goal_that_is_yet_to_be_drawn(oracle):
-    task = PointGoals(hold=10)
-    env = macro(oracle, MujocoEnv(task, physics.make("native", task.model, task.fields)))
+def test_a_plan_sees_no_goal_that_is_yet_to_be_drawn(oracle, point_goals):
+    env = macro(oracle, point_goals(hold=10))
     state, sequence = jax.jit(env.reset)(KEY), jnp.tile(jnp.array([1.0, 0.0]), (3, 1))
     cost = plan.Cost(reward=1.0, along=0.0, end=1.0)
     costs = [float(jax.jit(plan.simulated(env, cost)(jax.random.key(i), state))(sequence)) for i in range(3)]

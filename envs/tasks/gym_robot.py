@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from repertoire.envs import rotations, symmetry
+from repertoire.envs import symmetry
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.robot import Robot
@@ -106,12 +105,6 @@ class GymRobot(Robot):
             "velocity": data.qvel[:n],
             "joint_rates": data.qvel[n:nv],
         }
-
-    def fallen(self, data: Data) -> Array:
-        """Whether the trunk leans too far or is too low, [] bool."""
-        upright = -rotations.gravity(data.qpos[3:7])[2] if self.root == 2 else jnp.cos(data.qpos[2])
-        low = False if self.fall_height_m is None else data.qpos[self.root] < self.fall_height_m
-        return (upright < math.cos(math.radians(self.fall_tilt_deg))) | low
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """A fall, where that ends the episode."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -199,11 +198,6 @@ class Legged(PDRobot):
         """How many shapes beside the feet touch the ground, []."""
         assert data.sensordata is not None
         return jnp.sum(data.sensordata[self._touch[1]] > 0).astype(jnp.float32)
-
-    def fallen(self, data: Data) -> Array:
-        """Whether the trunk lies on the ground or leans too far, [] bool."""
-        upright = -rotations.gravity(data.qpos[3:7])[2] > math.cos(math.radians(self.fall_tilt_deg))
-        return ~upright | (data.qpos[2] < self.fall_height_m)
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """A fall, where that ends the episode."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from repertoire.envs import rotations
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.mjcf_robot import MjcfRobot, names
 from repertoire.envs.tasks.mjcf_slices import Seen, Slices, ask_for_sensors, slice_name
@@ -139,9 +137,7 @@ class Mjcf(MjcfRobot):
         """Whether a free root tilts too far or lies too low, [] bool; never without one."""
         if not self.slices.free:
             return jnp.zeros((), bool)
-        upright = -rotations.gravity(data.qpos[3:7])[2] > math.cos(math.radians(self.max_tilt))
-        low = -math.inf if self.min_height is None else self.min_height
-        return ~upright | (data.qpos[2] < low)
+        return super().fallen(data)
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """A fall, where that ends the episode."""

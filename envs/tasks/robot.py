@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import mujoco
 
+from repertoire.envs import rotations
 from repertoire.envs.task import Task
 from repertoire.envs.types import Array, Data, Slice
 
@@ -37,3 +39,9 @@ class Robot(Task):
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Distance of the root from the origin, m."""
         return {"distance": jnp.linalg.norm(data.qpos[: self.root])}
+
+    def fallen(self, data: Data) -> Array:
+        """Whether the trunk leans too far or is too low, [] bool; the root is free, or planar (x, height, pitch)."""
+        upright = -rotations.gravity(data.qpos[3:7])[2] if self.root == 2 else jnp.cos(data.qpos[2])
+        low = False if self.fall_height_m is None else data.qpos[self.root] < self.fall_height_m
+        return ~(upright > math.cos(math.radians(self.fall_tilt_deg))) | low
