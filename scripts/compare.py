@@ -45,13 +45,13 @@ class Arm(NamedTuple):
 
     Attributes:
       verb: that trains it; by default that of the comparison. settings: of its runs.
-      skills: how many of the env's skills a controller uses, from the first; None: all.
+      skills: how many of the env's skills a controller uses, from the first, or references of its own; None: all.
       envs: where it is run; None: on all.
     """
 
     verb: str
     settings: tuple[str, ...]
-    skills: int | None
+    skills: int | tuple[str, ...] | None
     envs: tuple[str, ...] | None
 
 
@@ -107,20 +107,29 @@ def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     verb = row.get("verb", cfg["verb"])
     if verb not in VERBS:
         raise unknown("verb to compare", verb, VERBS)
-    return Arm(verb, tuple(row.get("settings") or ()), row.get("skills"), row.get("envs"))
+    skills = row.get("skills")
+    own = skills if skills is None or isinstance(skills, int) else tuple(skills)
+    return Arm(verb, tuple(row.get("settings") or ()), own, row.get("envs"))
 
 
 def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
     """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
     path = Path(cfg["out"]) / "runs" / f"{env}-{name}"
     args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
-    if arm.verb == "train-controller" and env in cfg["skills"]:
-        args.append(f"skills=[{','.join(cfg['skills'][env][: arm.skills])}]")
+    if arm.verb == "train-controller" and (skills := _skills(cfg, env, arm)):
+        args.append(f"skills=[{','.join(skills)}]")
     args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
     args += [f"run_dir={path}", f"library={_library(cfg)}"]
     args += [f"name={env}-{name}"] if arm.verb != "train" else []
     resolved = config.compose(arm.verb.replace("-", "_"), args)
     return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args), resolved)
+
+
+def _skills(cfg: Mapping[str, Any], env: str, arm: Arm) -> Sequence[str]:
+    """References of the library entries that a controller of this arm uses on `env`."""
+    if isinstance(arm.skills, tuple):
+        return arm.skills
+    return list(cfg["skills"].get(env, ()))[: arm.skills]
 
 
 def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:

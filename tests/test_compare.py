@@ -60,9 +60,10 @@ def test_a_wrong_name_fails_before_anything_is_trained(tmp_path):
 def test_arms_may_have_a_verb_of_their_own_and_envs_their_skills():
     cfg = config.compose("compare", ["comparison=controllers", "seeds=2", "out=there"])
     jobs = {(j.env, j.arm): j for j in compare.plan(cfg)}
-    assert len(jobs) == 3 * 5 + 2 + 1 + 1 and ("half_cheetah_hurdle", "zero_shot") not in jobs  # it has no goal
+    assert len(jobs) == 3 * 5 + 2 + 2 + 1 + 1 + 1 and ("half_cheetah_hurdle", "zero_shot") not in jobs  # it has no goal
     blend, sequence = jobs["ant_maze", "blend"], jobs["half_cheetah_hurdle", "sequence"]
-    assert blend.verb == "train-controller" and "skills=[ant-metra,ant-diayn]" in blend.args
+    assert blend.verb == "train-controller" and "skills=[ant-pos,ant-diayn]" in blend.args
+    assert "skills=[ant-east,ant-north,ant-west,ant-south]" in jobs["ant_maze", "compose"].args  # an arm's own
     assert "env.maze=u" in blend.args and "library=library" in blend.args and "env.maze=u" not in sequence.args
     assert "skills=[half_cheetah-metra]" in sequence.args  # one skill set, for mode=latent
     flat = jobs["ant_maze", "flat_ppo"]

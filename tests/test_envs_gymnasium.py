@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import types
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -71,6 +73,13 @@ def test_contact_cost_is_gymnasiums(name, monkeypatch):
         np.testing.assert_allclose(state.reward, reward, rtol=1e-4, atol=1e-4)
         costs.append(info["reward_contact"])
     assert min(costs) < 0
+
+
+@pytest.mark.parametrize(("degrees", "way"), [(0, 3.0), (90, 4.0), (180, -3.0), (270, -4.0)])
+def test_forward_may_point_anywhere(degrees, way):
+    task = registry.make_task("ant_forward", direction=degrees)
+    xpos = jnp.zeros((14, 3)).at[1].set(jnp.asarray([3.0, 4.0, 0.5]))
+    assert float(task.progress(SimpleNamespace(xpos=xpos))) == pytest.approx(way, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -120,8 +121,13 @@ class Walker2dForward(Forward, Walker2d):
 
 @dataclass(frozen=True)
 class AntForward(Forward, Ant):
-    """Contact cost: squared contact wrenches, each component clipped to +-1 (N m, N)."""
+    """Contact cost: squared contact wrenches, each component clipped to +-1 (N m, N).
 
+    Attributes:
+      direction: where `forward` points, degrees from x to y. The robot does not observe it: one policy, one direction.
+    """
+
+    direction: float = 0.0
     weights: Mapping[str, float] = _weights(forward=1.0, alive=1.0, ctrl=-0.5, contact=-5e-4)
 
     name: ClassVar[str] = "ant_forward"
@@ -131,9 +137,10 @@ class AntForward(Forward, Ant):
     healthy_height: ClassVar[tuple[float, float]] = (0.2, 1.0)
 
     def progress(self, data: Data) -> Array:
-        """x of the torso frame."""
+        """Position of the torso frame along `direction`."""
         assert data.xpos is not None
-        return data.xpos[1, 0]
+        angle = math.radians(self.direction)
+        return math.cos(angle) * data.xpos[1, 0] + math.sin(angle) * data.xpos[1, 1]
 
     def contact(self, data: Data) -> Array:
         """Sum of squares of the clipped wrenches."""
