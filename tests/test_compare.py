@@ -58,8 +58,15 @@ def test_a_wrong_name_fails_before_anything_is_trained(tmp_path):
 
 
 def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
-    more = ["arms.sequence.envs=[half_cheetah_hurdle]", "envs=[half_cheetah_hurdle,ant_maze]", "+skills.ant_maze=[ant-pos]"]
-    maze = ["+settings.ant_maze=[env.maze=u]", "+arms.compose={skills:[ant-east,ant-west],settings:[controller=compose]}"]
+    more = [
+        "arms.sequence.envs=[half_cheetah_hurdle]",
+        "envs=[half_cheetah_hurdle,ant_maze]",
+        "+skills.ant_maze=[ant-pos]",
+    ]
+    maze = [
+        "+settings.ant_maze=['env.maze=u']",
+        "+arms.compose={skills:[ant-east,ant-west],settings:['controller=compose']}",
+    ]
     cfg = config.compose("compare", ["comparison=controllers_hurdle", "seeds=2", "out=there", *more, *maze])
     jobs = {(j.env, j.arm): j for j in compare.plan(cfg)}
     assert len(jobs) == 2 * 6 - 1 and ("ant_maze", "sequence") not in jobs
