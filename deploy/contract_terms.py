@@ -60,20 +60,20 @@ def commands(task: Task, terms: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 def _command(task: Task, name: str, term: Mapping[str, Any]) -> dict[str, Any]:
     """A command: the range it was trained on, where the task draws it from one, and for how many control steps."""
     row: dict[str, Any] = {"name": name, "size": term["size"], "unit": term["unit"], "range": None, "hold": 0}
-    place = " - " in term["source"]
+    _, _, less = term["source"].partition(" - ")
+    absolute = f"absolute: the runner subtracts {less}"
     if name in task.commands():
         ranges, steps = task.commands()[name]
-        note = "position in the world frame, within its range" if place else "uniform in its range, drawn independently"
+        note = f"{absolute}; within its range" if less else "uniform in its range, drawn independently"
         return {**row, "range": ranges, "hold": steps, "note": note}
     if name == TASK:
         return {**row, "note": "which task is asked for, in the order of the unit, for a whole episode"}
     if name != "goal":
-        note = "position in the world frame" if place else "no declared source: compute it as the training task does"
-        return {**row, "note": note}
+        return {**row, "note": absolute if less else "no declared source: compute it as the training task does"}
     half: Any = getattr(task, "goal_range", None)
     hold: Any = getattr(task, "hold", 0)
     row["hold"] = hold if isinstance(hold, int) and not isinstance(hold, bool) else 0
     if not isinstance(half, (int, float)):
-        return {**row, "note": "position in the world frame"}
+        return {**row, "note": absolute if less else "position in the world frame"}
     row["range"] = [[-float(half), float(half)]] * term["size"]
     return {**row, "note": "position in the world frame; range: around the previous goal, at first the origin"}

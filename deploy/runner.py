@@ -232,7 +232,11 @@ class Drive:
         self.links = list(zip(*(np.asarray(drive["chain"][k], float) for k in ("tilts", "offsets")), strict=True))
         self.tool, self.turn = (np.asarray(drive["chain"][k], float) for k in ("tool_offset", "tool_turn"))
         self.low, self.high, self.step = (np.asarray(drive["limits"][k], float) for k in ("low", "high", "step"))
-        self.joints: np.ndarray | None = None  # None: not started
+        self.stop()
+
+    def stop(self) -> None:
+        """Forget the targets: they start where the arm is found next."""
+        self.joints = np.zeros(0, np.float32)
 
     def start(self, qpos: Any) -> np.ndarray:
         """Targets where the arm is at `qpos` [nq]; the hand as the contract turns it. Returns controls [n]."""
@@ -266,7 +270,7 @@ class Drive:
 
     def follow(self, change: np.ndarray, qpos: Any) -> np.ndarray:
         """Controls [n] after `change` (m, rad) of the targets, with the arm at `qpos` [nq]."""
-        q, joints = self.angles(qpos), np.asarray(self.joints, float)
+        q, joints = self.angles(qpos), self.joints.astype(float)
         self.opening = np.clip(self.opening + change[-1], self.gripper["low"], self.gripper["high"]).astype(np.float32)
         if self.mode == "joint":
             reach = self.targets["leash_steps"] * self.step
@@ -305,8 +309,10 @@ class Drive:
         if self.mode == "joint":
             return np.concatenate([self.joints - q, last])
         *_, here, rotation = self.forward(q)
-        turn = _rotation_error(self.rotation, rotation) if self.mode == "ee_pose" else []
-        return np.concatenate([self.position - here, turn, last])
+        parts = [self.position - here]
+        if self.mode == "ee_pose":
+            parts.append(_rotation_error(self.rotation, rotation))
+        return np.concatenate([*parts, last])
 
 
 def _rotation_error(target: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -361,7 +367,7 @@ class Runner:
         self.t, self.obs = 0, np.zeros(0, np.float32)
         self.action = np.zeros(len(self.contract["action"]["names"]), np.float32)
         if self.drive is not None:
-            self.drive.joints = None  # its targets start where the arm is found
+            self.drive.stop()
         self.draws = np.random.default_rng((seed, 1))  # a stream of their own, beside goals and commands
         width = self.contract["onnx"]["inputs"].get("z", 0)
         first = np.eye(1, width)[0] * (self.contract["kind"] == "skill")  # a controller holds nothing yet
@@ -420,7 +426,7 @@ class Runner:
 
         Terms with a history take the values before this one from `self.obs`, and copies where there are none.
         """
-        if self.drive is not None and self.drive.joints is None:
+        if self.drive is not None and not self.drive.joints.size:
             self.drive.start(qpos)
         state, parts, start = self._state(qpos, qvel), [], 0
         for term, atoms in zip(self.terms, self.atoms, strict=True):

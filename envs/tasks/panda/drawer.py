@@ -131,6 +131,11 @@ class PandaDrawer(Solvable, DrawerScene):
         """Goals are of the drawer."""
         return {**super().sources(), "goal": f"command.goal - {self.opened()}"}
 
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`goal`: one of the ends, or between them."""
+        ends = {"open": [furniture.TRAVEL] * 2, "close": [0.0, 0.0], "either": [0.0, furniture.TRAVEL]}
+        return {"goal": ([ends[self.move]], 0)}
+
     def success(self, data: Data, memory: Any) -> Array:
         """Within `tolerance` of the goal."""
         return jnp.abs(memory.goal - self.drawer(data)) <= self.tolerance
