@@ -28,7 +28,7 @@ from repertoire.envs.tasks import (
     robots,
     skillbench,
 )
-from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange, scene
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, typed, unknown
 
@@ -60,7 +60,7 @@ TASKS: dict[str, type[Task]] = {
         place.PandaStack,
         rearrange.PandaRearrange,
         drawer.PandaDrawer,
-        drawer.PandaScene,
+        scene.PandaScene,
         cubes.PandaCube,
         go2.Go2,
         go2.Go2Velocity,
