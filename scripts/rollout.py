@@ -1,4 +1,4 @@
-"""`rollout`: videos and plots of a run, or of the zero and random agents in its env."""
+"""`rollout`: videos and plots of a run, of the expert it imitates, or of the zero and random agents in its env."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from repertoire.experiment import video
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import config, evaluate, planning, train, train_skills
 
-POLICIES = ("trained", "zero", "random")
+POLICIES = ("trained", "expert", "zero", "random")
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -38,6 +38,8 @@ def _draw(cfg: dict[str, Any]) -> RunDir:
         opened.config["video"] = True
         planning.draw(opened, planning.made(opened, cfg["physics"]), cfg["count"], cfg["seed"])
         return opened
+    if cfg["policy"] == "expert" and opened.kind != "imitate":
+        raise UserError(f"run {opened.name} imitates no expert: policy=expert is of runs of imitate")
     opened, learner, state = evaluate.load(cfg)
     opened.config["video"] = True
     if opened.kind == "train-skills" and cfg["policy"] == "trained":
