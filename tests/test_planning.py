@@ -64,6 +64,20 @@ def test_a_graph_from_the_command_line(there, capsys):
     assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
 
 
+def test_hand_offs_are_measured_with_the_options_of_the_run(there, monkeypatch):
+    """The robot and its sensors are those of the run; walls and goals are not, and rewards do not matter."""
+    seen = []
+    monkeypatch.setattr(planning.handoff, "check", seen.append)
+    options = ["env.maze=medium", "env.smooth={velocity:0.5}", "env.episode_length=90", "env.weights={goal:2.0}"]
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=graph", *options])
+    planning._checked(cfg)
+    ground = seen[0].env.task
+    assert ground.name == "point" and ground.reset_noise == 0.0
+    assert ground.smooth == {"velocity": 0.5} and ground.episode_length == 50 and not ground.weights
+    planning._checked({**cfg, "controller": {**cfg["controller"], "measured_on": "point_maze"}})
+    assert seen[1].env.task == planning.macro_of(cfg, cfg["env"]).env.task
+
+
 @pytest.mark.slow
 def test_learned_dynamics_from_the_command_line(there):
     """Between walls the dynamics depend on the place, and the ensemble learns it."""
