@@ -50,7 +50,7 @@ def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     try:
         ready = _make(done, env, maker)
         write_json(done.path / "evaluation.json", found := measure(done, ready, count, seed=1000))
-        draw(done, ready, min(count, 8), seed=2000)
+        draw(done, ready, min(count, 8), start=2000)
         done.mark_done(updates=0)
         print(task_eval.told(found))
     finally:
@@ -103,10 +103,11 @@ def measure(opened: RunDir, ready: Made, count: int, seed: int, steps: int | Non
     return task_eval.table(ready.env, kind, rows, others, jax.random.key(seed), count, steps)
 
 
-def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:
-    """Plots and, where the config asks for it, a video of the first seed."""
-    found = task_eval.episodes(ready.env, ready.rules[0][0], jax.random.key(seed), count)
-    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"])
+def draw(opened: RunDir, ready: Made, count: int, start: int, index: int = 0) -> None:
+    """Plots and, where the config asks for it, a video of seed number `index`; `start` draws the starts."""
+    found = task_eval.episodes(ready.env, ready.rules[index][0], jax.random.key(start), count)
+    mark = session.mark(opened.config, index) if index else ""
+    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"], mark)
 
 
 def _plan(cfg: Config, env: MacroEnv) -> Maker:

@@ -48,6 +48,19 @@ def test_a_script_from_the_command_line(there, capsys):
     assert (there / "script" / "export" / "model.onnx").exists()
 
 
+def test_a_seed_is_chosen_by_its_place(there, capsys):
+    cli.main([*COMMON, "controller=script", WALK, "num_seeds=2", "seed=5", "run_dir=two"])
+    plots = there / "two" / "plots"
+    assert {p.name for p in plots.iterdir()} == {"paths.png", "acting.png"}
+    cli.main(["rollout", "run=two", "seed=1", "count=1"])
+    assert {p.name for p in plots.iterdir()} == {"paths.png", "acting.png", "paths-s6.png", "acting-s6.png"}
+    capsys.readouterr()
+    for verb in ("rollout", "export"):
+        with pytest.raises(SystemExit):
+            cli.main([verb, "run=two", "seed=2"])
+        assert "seed must lie in 0 .. 1 (its place in the batch), got 2" in capsys.readouterr().err
+
+
 def test_a_graph_from_the_command_line(there, capsys):
     cli.main([*COMMON, "controller=graph", "controller.worlds=1", "controller.run_up=1", "controller.hold=10",
               "controller.navigate.margin=0.3", "run_dir=graph"])  # fmt: skip
