@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy.graph import Graph, actuate, check_hold, encoded_as, outputs, pack, unpack
+from repertoire.envs.lattice import Lattice
 from repertoire.envs.types import Array
 from repertoire.errors import UserError
 from repertoire.high_level.composer import Composer
@@ -136,20 +137,33 @@ def _chooser(composer: Composer, decider: Decider) -> Chooser:
     if isinstance(decider, Planner):
         return lambda state, memory, noise: _search(decider, encoded_as(composer).discrete, state, memory, noise)
     rule = stateful(decider)
-    way = decider.ahead if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint) else None
 
     def choose(state: Any, memory: Any) -> tuple[Array, Any, dict[str, Array]]:
-        action, memory = rule.step(jax.random.key(0), state, memory)
-        return action, memory, {} if way is None else {"margin": _from_border(way, state)}
+        action, after = rule.step(jax.random.key(0), state, memory)
+        return action, after, _told(decider, state, memory)
 
     return choose
 
 
-def _from_border(way: WayPoint, state: Any) -> Array:
-    """Distance [1] to the nearest border between cells, in units of the place's own coordinates."""
-    cells = way.guide.cells
-    place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
-    return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
+def _told(decider: Decider, state: Any, memory: Any) -> dict[str, Array]:
+    """`margin` [1] of a rule that looks up places in cells."""
+    if isinstance(decider, Navigator):
+        return {"margin": _from_border(decider.field.cells, decider.places(state, memory))}
+    if isinstance(decider, ZeroShot) and isinstance(way := decider.ahead, WayPoint):
+        return {"margin": _from_border(way.guide.cells, state.obs["features"][way.position])}
+    return {}
+
+
+def _from_border(cells: Lattice, places: Array) -> Array:
+    """Least distance [1] of places [..., 2] to a border between two cells, in units of the numbers it comes from.
+
+    Beyond the outermost borders nothing is decided.
+    """
+    low, last = jnp.asarray(cells.low), np.array(cells.free.shape) - 1
+    at = (places - low) / cells.cell
+    border = jnp.clip(jnp.floor(at), 0, last - 1) + 0.5
+    size = 1 + (jnp.abs(places) + jnp.abs(low)) / cells.cell
+    return jnp.min(jnp.abs(at - border) / size, keepdims=True).reshape(1)
 
 
 def _search(rule: Planner, options: bool, state: Any, mean: Array, noise: Array) -> tuple[Array, Any, dict[str, Array]]:
