@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy.graph import Graph, actuate, check_hold, encoded_as, outputs, pack, unpack
-from repertoire.envs.lattice import Lattice
+from repertoire.deploy.replay import CLOSE
 from repertoire.envs.types import Array
 from repertoire.errors import UserError
 from repertoire.high_level.composer import Composer
@@ -148,22 +148,29 @@ def _chooser(composer: Composer, decider: Decider) -> Chooser:
 def _told(decider: Decider, state: Any, memory: Any) -> dict[str, Array]:
     """`margin` [1] of a rule that looks up places in cells."""
     if isinstance(decider, Navigator):
-        return {"margin": _from_border(decider.field.cells, decider.places(state, memory))}
-    if isinstance(decider, ZeroShot) and isinstance(way := decider.ahead, WayPoint):
-        return {"margin": _from_border(way.guide.cells, state.obs["features"][way.position])}
+        return {"margin": _from_change(decider, state, memory)}
+    if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint):
+        return {"margin": _from_border(decider.ahead, state)}
     return {}
 
 
-def _from_border(cells: Lattice, places: Array) -> Array:
-    """Least distance [1] of places [..., 2] to a border between two cells, in units of the numbers it comes from.
+def _from_border(way: WayPoint, state: Any) -> Array:
+    """Distance [1] to the nearest border between cells, in units of the place's own coordinates."""
+    cells = way.guide.cells
+    place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
+    return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
 
-    Beyond the outermost borders nothing is decided.
+
+def _from_change(rule: Navigator, state: Any, last: Array) -> Array:
+    """[1]: 0 where the option is another one as far beside the robot as rounding moves places, infinite elsewhere.
+
+    The ways of all options cross many cells, so some border is often near; few of them decide.
     """
-    low, last = jnp.asarray(cells.low), np.array(cells.free.shape) - 1
-    at = (places - low) / cells.cell
-    border = jnp.clip(jnp.floor(at), 0, last - 1) + 0.5
-    size = 1 + (jnp.abs(places) + jnp.abs(low)) / cells.cell
-    return jnp.min(jnp.abs(at - border) / size, keepdims=True).reshape(1)
+    place, cells = rule.place(state), rule.field.cells
+    size = cells.cell + jnp.abs(place) + jnp.abs(jnp.asarray(cells.low)) + np.abs(rule.ways).max()
+    corners = CLOSE * size * jnp.asarray([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    there = jax.vmap(rule.option, (None, None, 0))(state, last, corners)
+    return jnp.where((there == rule.option(state, last, jnp.zeros(2))).all(keepdims=True), jnp.inf, 0.0)
 
 
 def _search(rule: Planner, options: bool, state: Any, mean: Array, noise: Array) -> tuple[Array, Any, dict[str, Array]]:

@@ -151,16 +151,25 @@ def test_on_open_ground_a_skill_graph_needs_no_position(field, oracle, compass):
     assert_agreeing(graph)
 
 
-def test_the_margin_of_a_skill_graph_is_to_the_nearest_border(field, oracle, compass):
-    """Cells of 0.25 m from -6 m on; the ways are looked at each 0.25 m, so east of x = -1.875 all lies on borders."""
-    graph, margins = navigating(field, oracle, compass, reach=6.0), []
-    for x in (-1.875, -1.825):
-        obs = jnp.zeros(graph.inputs["obs"]).at[field.spec.obs.index("policy", ("goal",))].set([-0.1 * x, 0.0])
-        margins.append(float(graph.row(obs, jnp.zeros(2), jnp.ones(1))["margin"][0]))
-    end = -1.825 + np.sqrt(0.5)  # of north-east, in cell 19.53: nearer to a border than any other place
-    apart = (end + 6) / 0.25 - 19.5
-    assert margins[0] < CLOSE
-    assert margins[1] == pytest.approx(apart / (1 + (abs(end) + 6) / 0.25), rel=1e-3)
+def test_a_skill_graph_is_a_close_call_where_the_option_changes(field, oracle, compass):
+    """Cells of 0.25 m from -6 m on: borders at odd multiples of 0.125 m, and not all of them matter."""
+    graph, goal = navigating(field, oracle, compass, reach=6.0), field.spec.obs.index("policy", ("goal",))
+    rule, fn = graph.rule, jax.jit(graph.fn)
+
+    def at(x):
+        """(options, margins) of robots at [B, 2] m, the goal being the origin."""
+        obs = np.zeros((len(x), graph.inputs["obs"]), np.float32)
+        obs[:, goal] = -0.1 * x
+        out = fn(jnp.asarray(obs), jnp.zeros((len(x), 2)), jnp.ones((len(x), 1)))
+        return np.asarray(out["z_next"][:, 1]), np.asarray(out["margin"][:, 0])
+
+    border = np.stack([0.125 + 0.25 * np.arange(-20, 20), np.full(40, 0.03)], -1)
+    assert (rule.field.cells.cell, *rule.field.cells.low) == (0.25, -6.0, -6.0)
+    left, right = (at(border + np.array([off, 0.0]))[0] for off in (-1e-3, 1e-3))
+    margins, clear = at(border)[1], at(border + np.array([0.06, 0.0]))[1]
+    assert 0 < (left != right).sum() < 40
+    np.testing.assert_array_equal(margins, np.where(left != right, 0.0, np.inf))
+    assert np.isinf(clear).all()
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------
