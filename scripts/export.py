@@ -13,8 +13,9 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import config, evaluate, planning, session, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
-SHOWN = ("outputs.recorded_error", "closed_loop.qpos_error_20", "closed_loop.clear_starts", "closed_loop.return.jax",
-         "closed_loop.return.export", "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
+SHOWN = ("outputs.recorded_error", "outputs.compared", "closed_loop.qpos_error_20", "closed_loop.clear_starts",
+         "closed_loop.return.jax", "closed_loop.return.export", "closed_loop.reach_m.jax",
+         "closed_loop.reach_m.export")  # fmt: skip
 
 
 def main(verb: str, args: list[str]) -> None:
