@@ -25,6 +25,7 @@ from repertoire.high_level.types import Command, Field
 from repertoire.skills.skill import Skill
 
 COMBINE = ("blend", "switch", "multiply")
+ALL = "all"  # of `BlendConfig.groups`
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BlendConfig:
       squash: how raw sub-goals are bounded by +-`limit` before they are projected on the skill's prior: `tanh`, whose
         gradient never quite vanishes, or `clamp` (SkillBlender), without any outside. limit: see `squash`.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
-      groups: name -> actuator names or patterns that share their weights; None: every actuator has its own.
+      groups: name -> actuator names or patterns that share their weights; `all`: all do; None: each has its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
       std: for `multiply`, the standard deviation of a skill that stores none.
     """
@@ -46,7 +47,7 @@ class BlendConfig:
     squash: str = "tanh"
     limit: float = 1.0
     sharpness: float = 3.0
-    groups: Mapping[str, Sequence[str]] | None = None
+    groups: Mapping[str, Sequence[str]] | str | None = None
     residual: float = 0.0
     std: float = 0.37
 
@@ -55,6 +56,8 @@ class BlendConfig:
             raise unknown("controller.combine", self.combine, COMBINE)
         if self.squash not in SQUASH:
             raise unknown("controller.squash", self.squash, SQUASH)
+        if isinstance(self.groups, str) and self.groups != ALL:
+            raise unknown("controller.groups", self.groups, (ALL,))
         positive(self, "controller", "limit", "sharpness", "std")
         if not 0 <= self.residual <= 1:
             raise UserError(f"controller.residual must lie in [0, 1], got {self.residual}")
@@ -186,10 +189,13 @@ class Blend(Composer):
         return [f"residual/{name}" for name in self.env.action_names] if self.config.residual else []
 
 
-def _groups(wanted: Mapping[str, Sequence[str]] | None, actuators: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def _groups(
+    told: Mapping[str, Sequence[str]] | str | None, actuators: Sequence[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
     """(names, group of each actuator). Raises `UserError` unless every actuator is in exactly one group."""
-    if wanted is None:
+    if told is None:
         return tuple(actuators), np.arange(len(actuators), dtype=np.int32)
+    wanted = {told: ["*"]} if isinstance(told, str) else told
     owners = []
     for actuator in actuators:
         mine = [g for g, patterns in wanted.items() if any(fnmatch.fnmatchcase(actuator, p) for p in patterns)]

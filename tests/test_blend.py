@@ -108,6 +108,13 @@ def test_blending_is_the_weighted_sum_joint_by_joint(skills):
     np.testing.assert_allclose(got, np.where(np.arange(8) < 4, 0.25 * a + 0.75 * b, 0.5 * (a + b)), atol=1e-6)
 
 
+def test_all_actuators_may_share_one_weight(skills):
+    one, told = (Blend(skills[:2], SPEC, BlendConfig(groups=g)) for g in ("all", {"all": ["*"]}))
+    assert one.groups == told.groups == ("all",) and not one.joint_group.any()
+    with pytest.raises(UserError, match=r"unknown controller\.groups 'body'"):
+        BlendConfig(groups="body")
+
+
 def test_groups_share_weights(skills):
     blend = Blend(skills[:2], SPEC, BlendConfig(groups=LEGS, sharpness=1.0))
     assert blend.groups == ("front", "back") and blend.size == 2 + 3 + 2 * 2
