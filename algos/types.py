@@ -30,9 +30,7 @@ class Transition(struct.PyTreeNode):
     terminated: Array  # [] bool
     cut: Array  # [] bool
     age: Array  # [] int32 control steps since the latent was drawn
-    projected: (
-        Array  # [] return that the episode would end with if it went on earning as so far; -inf: it lacks its beginning
-    )
+    projected: Array  # [] return that the episode would end with at its present rate; -inf: it lacks its beginning
 
 
 class LatentPrior(Protocol):

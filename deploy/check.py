@@ -163,13 +163,13 @@ def _close(expected: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray],
 def _compared(contract: Mapping[str, Any], close: np.ndarray, other: np.ndarray) -> float:
     """Share of the rows that say something of the export; `close` [B], and those of them that fell otherwise, `other`.
 
-    Close rows of which nothing but numbers of options is held say nothing: the right one may be luck. Of latents and
-    plans, those that agree do: luck brings no two searches to the same numbers. And a planner needs them, as in a
-    search that has converged the best candidates are all but equal, so most of its decisions are close by nature.
+    Close rows of which the number of an option is held say nothing: the right one may be luck. Of latents and plans,
+    those that agree do: luck brings no two searches to the same numbers. And a planner needs them, as in a search that
+    has converged the best candidates are all but equal, so most of its decisions are close by nature.
     """
-    fields = (contract["hierarchy"] or {}).get("fields", [])
-    lucky = bool(fields) and all(f["choices"] > 0 for f in fields)
-    return float((~(close if lucky else other)).mean())
+    option = (contract["hierarchy"] or {}).get("mode", "").endswith("choice")
+    searched = "noise" in contract["onnx"]["inputs"]
+    return float((~(close if option and not searched else other)).mean())
 
 
 def _run(loaded: runner.Runner, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -59,6 +59,9 @@ def test_a_seed_is_chosen_by_its_place(there, capsys):
         with pytest.raises(SystemExit):
             cli.main([verb, "run=two", "seed=2"])
         assert "seed must lie in 0 .. 1 (its place in the batch), got 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["rollout", "run=two", "policy=expert"])
+    assert "imitates no expert: policy=expert is of runs of imitate" in capsys.readouterr().err
 
 
 def test_a_graph_from_the_command_line(there, capsys):

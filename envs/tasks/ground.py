@@ -30,9 +30,8 @@ def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
     if kind == "flat":
         spec.worldbody.add_geom(**floor, **plane)
         return
-    spec.worldbody.add_geom(
-        **{**floor, "name": "around"}, **plane, pos=[0, 0, -DROP]
-    )  # or who leaves it falls for good
+    around = {**floor, "name": "around", "pos": [0, 0, -DROP]}  # without it, who leaves the field falls for good
+    spec.worldbody.add_geom(**around, **plane)
     heights = rough_heights()
     spec.add_hfield(
         name="rough", nrow=POINTS, ncol=POINTS, size=[SIDE / 2, SIDE / 2, roughness, 0.5], userdata=heights.ravel()
