@@ -120,7 +120,8 @@ def draw(
 ) -> None:
     """Path plot and, where the config asks for it, a video of seed number `index`; `start` draws the starts."""
     one = trainer.seed_state(state, index, int(run_dir.config["num_seeds"]))
-    rules = {"zero": task_eval.zero, "random": task_eval.random, "expert": stage_eval.expert}
+    rules: dict[str, Callable[[Any], Any]] = {"zero": task_eval.zero, "random": task_eval.random}
+    rules["expert"] = stage_eval.expert
     rule = task_eval.trained(learner, one) if policy == "trained" else rules[policy](learner)
     found = task_eval.episodes(learner.env, rule, jax.random.key(start), count)
     mark = session.mark(run_dir.config, index) if index else ""

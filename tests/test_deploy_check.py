@@ -38,7 +38,10 @@ def exported(choices, otherwise=0.0, deciding=True):
         "kind": "controller",
         "onnx": {"inputs": sizes, "outputs": {"action": 2, "z_next": 1}},
         "action": {"scale": [1.0, 1.0]},
-        "hierarchy": {"mode": "graph, choice" if choices else "plan, latent", "fields": [{"name": "held", "size": 1, "choices": choices}]},
+        "hierarchy": {
+            "mode": "graph, choice" if choices else "plan, latent",
+            "fields": [{"name": "held", "size": 1, "choices": choices}],
+        },
     }
     return SimpleNamespace(contract=contract, session=SimpleNamespace(run=run))
 
