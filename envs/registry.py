@@ -120,6 +120,13 @@ def _checked(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: typed(f"env.{key}", value, hints[key]) for key, value in options.items()}
 
 
+def shared_options(task: Any, name: str) -> dict[str, Any]:
+    """The options that env `name` has too, with their values in `task`; none of what is no task of ours."""
+    theirs = {f.name for f in dataclasses.fields(TASKS[name])} if name in TASKS else set()
+    ours = dataclasses.fields(task) if isinstance(task, Task) else ()
+    return {f.name: getattr(task, f.name) for f in ours if f.name in theirs}
+
+
 def expert_of(env: Any) -> Expert:
     """The expert of an env's task. Raises `UserError` for an env without one, with the names of those that have one."""
     found = env.task.expert() if isinstance(env, MujocoEnv) else None

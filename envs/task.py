@@ -234,7 +234,7 @@ def at_least(env: str, low: float, **values: float) -> None:
     """`UserError` for the first of `values` (option name -> value) that is no number of at least `low`."""
     for option, value in values.items():
         if not isinstance(value, Real) or not low <= value < float("inf"):  # NaN compares false: refused too
-            raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+            raise UserError(f"env {env}: env.{option} must be at least {low:g}, got {value}")
 
 
 def _check_tasks(env: str, tasks: Mapping[str, Any]) -> None:
@@ -252,7 +252,7 @@ def interval(env: str, **values: tuple[float, float]) -> None:
     """`UserError` for the first of `values` (option name -> (low, high)) whose ends are not finite and in order."""
     for option, bounds in values.items():
         if len(bounds) != 2 or not float("-inf") < bounds[0] <= bounds[1] < float("inf"):
-            raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
+            raise UserError(f"env {env}: env.{option} must be low <= high, got {list(bounds)}")
 
 
 def actuator_name(model: mujoco.MjModel, i: int) -> str:

@@ -52,7 +52,7 @@ class CubeScene(Panda):
         for option in ("vary_size", "vary_mass", "vary_friction"):
             value = getattr(self, option)
             if not 0.0 <= value < 1.0:
-                raise UserError(f"env {self.name}: {option} must be at least 0 and below 1, got {value}")
+                raise UserError(f"env {self.name}: env.{option} must be at least 0 and below 1, got {value}")
         at_least(self.name, 0.0, yaw=self.yaw)
 
     # -- model and start -----------------------------------------------------------------------------------------
