@@ -156,6 +156,12 @@ def test_a_graph_without_a_way_says_so(maze, measured):
         handoff.measure(MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10), KEY, 1)
 
 
+def test_walls_are_no_ground_to_measure_on(maze):
+    """A skill that stops at a wall would seem to be one that does not move."""
+    with pytest.raises(UserError, match=r"env point_maze has walls: .* controller\.measured_on="):
+        handoff.measure(maze, KEY, 1)
+
+
 # -- scripts --------------------------------------------------------------------------------------------------------
 
 

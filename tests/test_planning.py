@@ -86,6 +86,7 @@ def test_learned_dynamics_from_the_command_line(there):
         (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
         (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
         (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
+        (["controller=graph", "controller.measured_on=point_maze"], "env point_maze has walls"),
         (["controller=script"], "at least one stage"),
         (["controller=zero_shot", "task=point"], "no `goal` slice"),
         (["controller=zero_shot", "controller.mode=choice"], "needs controller.mode=latent"),
