@@ -115,6 +115,10 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
         raise unknown("controller.model", controller["model"], MODELS)
     settings = build.dataclass_of(search.SearchConfig, controller["search"], "controller.search")
     cost = build.dataclass_of(plan.Cost, controller["cost"], "controller.cost")
+    if controller["model"] == "learned":
+        plan.placed(env.env.spec)  # fails here, not when the dynamics are fitted
+    for note in plan.notes(env, settings):
+        print(f"note: {note}")
     if controller["model"] == "simulator":
         rule = plan.planner(env, plan.simulated(env, cost), settings)
         return lambda opened, seed: (rule, {})

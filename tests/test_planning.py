@@ -81,6 +81,7 @@ def test_learned_dynamics_from_the_command_line(there):
     [
         (["controller=plan", "controller.model=learnt"], "did you mean 'learned'"),
         (["controller=plan", "controller.search.method=cme"], "did you mean 'cem'"),
+        (["controller=plan", "controller.model=learned", "task=point"], "no `goal` for its `position`"),
         (["controller=plan", "controller.search.horizon=two"], "controller.search.horizon must be a whole number"),
         (["controller=plan", "controller.episodes=1"], "episodes must be at least 2"),
         (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
