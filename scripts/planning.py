@@ -87,8 +87,8 @@ def _make(opened: RunDir, env: MacroEnv, maker: Maker) -> Made:
 
 
 def macro_of(cfg: Config, env: Config) -> MacroEnv:
-    """The macro env that the controller of `cfg` acts in, over env config `env`."""
-    resolved = {**cfg, "env": env}
+    """The macro env that the controller of `cfg` acts in, over env config `env`; nothing is frozen, so no `command`."""
+    resolved = {**cfg, "env": env, "command": None}
     return build.macro_of(resolved, build.env_of(resolved), float(cfg["algo"]["gamma"]))
 
 

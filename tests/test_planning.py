@@ -1,5 +1,7 @@
 """`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from repertoire.experiment.files import read_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.rules import stateful
-from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
+from repertoire.scripts import build, cli, config, planning, task_draw, task_eval, train_controller
 from repertoire.skills.library import Library
 
 COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
@@ -62,6 +64,21 @@ def test_a_graph_from_the_command_line(there, capsys):
     cli.main(["export", "run=graph"])
     rule = read_json(there / "graph" / "export" / "contract.json")["hierarchy"]["rule"]
     assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
+
+
+def test_settings_of_library_entries_have_no_effect_and_say_so(there, monkeypatch, capsys):
+    """`command` is a slice of the run's env; the ground that hand-offs are measured on need not have it."""
+    cfg, made = config.compose("train_controller", [*COMMON[1:], "controller=graph"]), []
+
+    def run(kind, cfg, name):
+        made.append(planning._checked(cfg))
+        return SimpleNamespace(config=build.pinned(cfg, kind))
+
+    monkeypatch.setattr(planning, "run", run)
+    train_controller.run({**cfg, "command": "goal", "name": "x"})
+    assert "note: name= and command= without effect: controller=graph freezes no entry" in capsys.readouterr().out
+    train_controller.run(cfg)
+    assert "note" not in capsys.readouterr().out and len(made) == 2
 
 
 @pytest.mark.slow
