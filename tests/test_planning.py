@@ -66,21 +66,6 @@ def test_a_graph_from_the_command_line(there, capsys):
     assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
 
 
-def test_settings_of_library_entries_have_no_effect_and_say_so(there, monkeypatch, capsys):
-    """`command` is a slice of the run's env; the ground that hand-offs are measured on need not have it."""
-    cfg, made = config.compose("train_controller", [*COMMON[1:], "controller=graph"]), []
-
-    def run(kind, cfg, name):
-        made.append(planning._checked(cfg))
-        return SimpleNamespace(config=build.pinned(cfg, kind))
-
-    monkeypatch.setattr(planning, "run", run)
-    train_controller.run({**cfg, "command": "goal", "name": "x"})
-    assert "note: name= and command= without effect: controller=graph freezes no entry" in capsys.readouterr().out
-    train_controller.run(cfg)
-    assert "note" not in capsys.readouterr().out and len(made) == 2
-
-
 @pytest.mark.slow
 def test_learned_dynamics_from_the_command_line(there):
     """Between walls the dynamics depend on the place, and the ensemble learns it."""
@@ -160,3 +145,18 @@ def test_planners_see_the_env_of_the_run(there):
     assert env.spec.discrete == 8 and planning.is_planned(cfg)
     assert not planning.is_planned(config.compose("train_controller", ["skills=[oracle]"]))
     assert build.env_of({**cfg, "env": {"name": "point"}}).spec.name == "point"
+
+
+def test_settings_of_library_entries_have_no_effect_and_say_so(there, monkeypatch, capsys):
+    """`command` is a slice of the run's env; the ground that hand-offs are measured on need not have it."""
+    cfg, made = config.compose("train_controller", [*COMMON[1:], "controller=graph"]), []
+
+    def run(kind, cfg, name):
+        made.append(planning._checked(cfg))
+        return SimpleNamespace(config=build.pinned(cfg, kind))
+
+    monkeypatch.setattr(planning, "run", run)
+    train_controller.run({**cfg, "command": "goal", "name": "x"})
+    assert "note: name= and command= without effect: controller=graph freezes no entry" in capsys.readouterr().out
+    train_controller.run(cfg)
+    assert "note" not in capsys.readouterr().out and len(made) == 2
