@@ -108,8 +108,9 @@ def actor_critic(spec: Any, latent: int, channels: int, config: SACConfig) -> Ac
     """
     if spec.discrete:
         raise UserError(
-            f"algo=sac needs continuous actions and env {spec.name} has {spec.discrete} choices: use algo=ppo, or "
-            "controller.mode=latent for a controller"
+            f"algo=sac needs continuous actions and env {spec.name} has {spec.discrete} choices: use algo=ppo, or a "
+            "controller without choices (controller=sequence controller.mode=latent controller.termination=fixed, or "
+            "controller=blend)"
         )
     head, cfg = TanhGaussian(spec.action_size), config
     policy = networks.reader(spec, latent, cfg.hidden, head.outputs, cfg.activation)

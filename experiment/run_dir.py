@@ -16,6 +16,8 @@ from repertoire.experiment.files import guard_writes, plain, read_json, write_js
 KINDS = ("train", "train-skills", "train-controller", "imitate")
 #: Dotted config names (and everything below them) that may differ when a run is resumed.
 MUTABLE = ("run_dir", "total_steps", "updates", "logging")
+#: Dotted names of settings by name whose order is meaning: of one-hot entries, slices, reward channels, weights.
+ORDERED = ("env.tasks", "env.smooth", "channels", "controller.groups")
 _OURS = {"config.json", "git.diff", ".lock"}  # what a start killed before its manifest may leave behind
 
 
@@ -168,13 +170,27 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def first_difference(old: Any, new: Any, mutable: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
-    """(dotted name, old value, new value) of the first leaf that differs outside `mutable`, else None."""
+    """(dotted name, old value, new value) of the first leaf that differs outside `mutable`, else None.
+
+    Where no leaf does, of the first of `ORDERED` whose entries come in another order; the values are their names.
+    """
+
+    def free(key: str) -> bool:
+        return any(key == m or key.startswith(m + ".") for m in mutable)
+
     was, now = dict(flatten(old)), dict(flatten(new))
     for key in {**now, **was}:
-        free = any(key == m or key.startswith(m + ".") for m in mutable)
-        if not free and was.get(key, "(unset)") != now.get(key, "(unset)"):
+        if not free(key) and was.get(key, "(unset)") != now.get(key, "(unset)"):
             return key, was.get(key, "(unset)"), now.get(key, "(unset)")
-    return None
+    orders = ((key, _order(old, key), _order(new, key)) for key in ORDERED if not free(key))
+    return next(((key, a, b) for key, a, b in orders if a != b), None)
+
+
+def _order(config: Any, name: str) -> list[str]:
+    """Names of the entries of the setting `name`, in order; none where it holds no settings by name."""
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return list(config) if isinstance(config, dict) else []
 
 
 _LOCKS: dict[Path, IO[str]] = {}  # held by this process, which may itself come back to a run

@@ -151,8 +151,10 @@ class Blend(Composer):
         return jnp.concatenate([*goals, rest])
 
     def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return {"kind": "blend", **dataclasses.asdict(self.config)}
+        """All settings; named groups as a list of (name, patterns), as their order is the layout of the weights."""
+        told = self.config.groups
+        listed = [[name, list(rows)] for name, rows in told.items()] if isinstance(told, Mapping) else told
+        return {"kind": "blend", **dataclasses.asdict(self.config), "groups": listed}
 
     @property
     def ends(self) -> list[int]:

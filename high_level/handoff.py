@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos.types import Array
+from repertoire.envs.tasks.maze import Walled
 from repertoire.envs.types import State
 from repertoire.errors import UserError
 from repertoire.high_level.macro_env import MacroEnv
@@ -99,10 +100,15 @@ def ends(env: MacroEnv, key: Array, worlds: int, steps: int) -> tuple[np.ndarray
 
 
 def check(env: MacroEnv) -> None:
-    """`UserError` for an env whose hand-offs cannot be measured: without a list of options, or without a position."""
+    """`UserError` for an env whose hand-offs cannot be measured: no list of options, no position, or walls."""
     if not env.spec.discrete:
         raise UserError("a skill graph needs controller.mode=choice: its nodes are a list of options")
     position_index(env.env.spec)
+    if isinstance(getattr(env.env, "task", None), Walled):
+        raise UserError(
+            f"hand-offs are measured on open ground and env {env.env.spec.name} has walls: name an env of the same "
+            "robot without, such as controller.measured_on=ant"
+        )
 
 
 def measure(env: MacroEnv, key: Array, worlds: int, run_up: int = 1) -> HandOffs:

@@ -15,6 +15,7 @@ import numpy as np
 
 from repertoire.algos.types import Array
 from repertoire.envs.mujoco_env import tree_where
+from repertoire.envs.tasks.goals import MovingGoals
 from repertoire.envs.types import EnvSpec, State
 from repertoire.errors import UserError
 from repertoire.high_level import search
@@ -31,8 +32,8 @@ Model = Callable[[Array, State], Callable[[Array], Array]]
 class Cost:
     """What a plan costs: end * d_H + along * mean_h d_h - reward * sum_h gamma^(k h) r_h.
 
-    d_h is the distance of the root from the goal, m, after h macro steps (0 where the task has no `goal`), r_h the
-    task's own macro reward, 0 after the end of the episode; learned dynamics know of no reward.
+    d_h is the distance of the root from the goal, m, after h macro steps (0 where the task shows the root no `goal`),
+    r_h the task's own macro reward, 0 after the end of the episode; learned dynamics know of no reward.
 
     Attributes:
       reward, along, end: the weights.
@@ -104,10 +105,30 @@ class Imagined:
 
 def imagined(env: MacroEnv, dynamics: Dynamics, cost: Cost) -> Imagined:
     """`Imagined` in `env`. Raises `UserError` for a task without `goal`: dynamics predict features, not rewards."""
-    spec, goal = env.env.spec, goal_offset(env.env.spec)
-    if goal is None:
-        raise UserError(f"env {spec.name} has no `goal` slice: plan it with controller.model=simulator")
-    return Imagined(space_of(env), dynamics, cost, position_index(spec), goal)
+    return Imagined(space_of(env), dynamics, cost, *placed(env.env.spec))
+
+
+def placed(spec: EnvSpec) -> tuple[np.ndarray, Reader]:
+    """`position` and `goal` of `Imagined`. Raises `UserError` for an env without either, or where they do not match."""
+    if (seen := _goal(spec)) is None:
+        raise UserError(f"env {spec.name} has no `goal` for its `position`: plan it with controller.model=simulator")
+    return seen
+
+
+def notes(env: MacroEnv, config: search.SearchConfig) -> tuple[str, ...]:
+    """What a user should know of plans in `env`, a line each."""
+    spec, task, ahead = env.env.spec, getattr(env.env, "task", None), config.horizon * env.hold
+    if _goal(spec) is None:
+        return (f"env {spec.name} has no `goal` for its `position`: its reward alone counts in a plan",)
+    if not isinstance(task, MovingGoals) or ahead <= task.hold:
+        return ()
+    fits = task.hold // env.hold
+    advice = f"controller.search.horizon={fits}" if fits else f"controller.hold={task.hold} controller.search.horizon=1"
+    return (
+        f"plans look {ahead} control steps ahead and a goal lasts {task.hold}: they put off going there, as being near "
+        f"at their end (controller.cost.end) is paid when the goal is gone; try {advice} "
+        "controller.cost.along=1 controller.cost.end=0",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,14 +170,21 @@ def planner(env: MacroEnv, model: Model, config: search.SearchConfig) -> Planner
 
 
 def _distance(spec: EnvSpec) -> Callable[[State], Callable[[Array], Array]]:
-    """state -> features [F] -> distance to the goal that the state shows, m; 0 without `goal`."""
-    offset = goal_offset(spec)
-    if offset is None:
+    """state -> features [F] -> distance to the goal that the state shows, m; 0 where `_goal` finds none."""
+    if (seen := _goal(spec)) is None:
         return lambda state: lambda features: jnp.zeros(())
-    index = position_index(spec)
+    index, offset = seen
 
     def distance(state: State) -> Callable[[Array], Array]:
         goal = state.obs["features"][index] + offset(state)
         return lambda features: jnp.linalg.norm(features[index] - goal)
 
     return distance
+
+
+def _goal(spec: EnvSpec) -> tuple[np.ndarray, Reader] | None:
+    """(entries of the position among the features, where the goal lies from it); None unless there are both, alike."""
+    offset, sizes = goal_offset(spec), {s.name: s.width for s in spec.obs.groups["features"]}
+    if offset is None or sizes.get("position") != len(offset.index):
+        return None
+    return position_index(spec), offset

@@ -58,8 +58,13 @@ def kind_of(name: str) -> Kind:
 
 
 def make(described: Mapping[str, Any], skills: Sequence[Skill], env: EnvSpec) -> Composer:
-    """The composer that `Composer.describe` described, over `skills`."""
+    """The composer that `Composer.describe` described, over `skills`.
+
+    Groups of a blend may be a mapping, as in library entries that were written before they were a list.
+    """
     settings = dict(described)
+    if isinstance(groups := settings.get("groups"), list):
+        settings["groups"] = dict(groups)
     kind, ends = kind_of(settings.pop("kind")), settings.pop("ends", None)
     made = kind.make(skills, env, kind.config(**settings))
     return made if ends is None else Option(made, **ends)

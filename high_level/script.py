@@ -33,7 +33,7 @@ class Condition(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One macro action, held for `steps` macro steps (0: no limit) or until `until` holds of the state."""
+    """One macro action, held for `steps` macro steps (0: no limit) or until `until` holds; without either for good."""
 
     action: np.ndarray
     steps: int = 0
@@ -70,30 +70,29 @@ class Machine:
 def machine(stages: Sequence[Stage]) -> Machine:
     """`Machine` of at least one stage. Raises `UserError` for none."""
     if not stages:
-        raise UserError("a script needs at least one stage: controller.script=[{choice:0,steps:4}]")
+        raise UserError("a script needs at least one stage: controller.script=[{choice:0,steps:4},{choice:1}]")
     return Machine(tuple(stages))
 
 
 def stages_of(env: MacroEnv, script: Sequence[Mapping[str, Any]]) -> list[Stage]:
     """Stages from plain data: `{choice: 3, steps: 4}`, `{latent: [1, 0], until: {slice: goal, below: 1.0}}`.
 
-    A condition compares the length of a policy slice of the task, in the slice's own unit. Raises `UserError` for what
-    does not fit the controller or the task.
+    A condition compares the length of a policy slice of the task, in the slice's own unit. Every stage but the last has
+    one, or a number of macro steps, or both. Raises `UserError` for what does not fit the controller or the task.
     """
     try:
-        return [_stage(env, i, dict(row)) for i, row in enumerate(script)]
+        return [_stage(env, i, dict(row), last=i == len(script) - 1) for i, row in enumerate(script)]
     except UserError:
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"cannot read the script ({error}): stages are {{choice: 0, steps: 4}}") from None
 
 
-def _stage(env: MacroEnv, i: int, row: dict[str, Any]) -> Stage:
+def _stage(env: MacroEnv, i: int, row: dict[str, Any], last: bool) -> Stage:
     for key in row:
         if key not in KEYS:
             raise unknown(f"setting of stage {i} of the script", key, KEYS)
-    steps, until = int(row.get("steps") or 0), row.get("until")
-    condition = None if until is None else _condition(env.env.spec, dict(until))
+    steps, condition = _end(env.env.spec, i, row, last)
     n, size = env.spec.discrete, env.spec.action_size
     if n:
         choice = row.get("choice")
@@ -104,6 +103,20 @@ def _stage(env: MacroEnv, i: int, row: dict[str, Any]) -> Stage:
     if latent.shape != (size,):
         raise UserError(f"stage {i} of the script needs latent: a list of {size} numbers (controller.mode=latent)")
     return Stage(latent, steps, condition)
+
+
+def _end(spec: EnvSpec, i: int, row: dict[str, Any], last: bool) -> tuple[int, Condition | None]:
+    """`steps` and `until` of a stage, which all but the last need."""
+    steps, until = row.get("steps"), row.get("until")
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise UserError(f"stage {i} of the script: steps must be a whole number of at least 1, got {steps!r}")
+    if last != (steps is None and until is None):
+        raise UserError(
+            f"stage {i} of the script is the last, which goes on for good: leave out steps and until, or add a stage"
+            if last
+            else f"stage {i} of the script would never end: give it steps or until, which only the last does without"
+        )
+    return steps or 0, None if until is None else _condition(spec, dict(until))
 
 
 def _condition(spec: EnvSpec, until: dict[str, Any]) -> Condition:

@@ -88,8 +88,8 @@ def _make(opened: RunDir, env: MacroEnv, maker: Maker) -> Made:
 
 
 def macro_of(cfg: Config, env: Config) -> MacroEnv:
-    """The macro env that the controller of `cfg` acts in, over env config `env`."""
-    resolved = {**cfg, "env": env}
+    """The macro env that the controller of `cfg` acts in, over env config `env`; nothing is frozen, so no `command`."""
+    resolved = {**cfg, "env": env, "command": None}
     return build.macro_of(resolved, build.env_of(resolved), float(cfg["algo"]["gamma"]))
 
 
@@ -117,6 +117,10 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
         raise unknown("controller.model", controller["model"], MODELS)
     settings = build.dataclass_of(search.SearchConfig, controller["search"], "controller.search")
     cost = build.dataclass_of(plan.Cost, controller["cost"], "controller.cost")
+    if controller["model"] == "learned":
+        plan.placed(env.env.spec)  # fails here, not when the dynamics are fitted
+    for note in plan.notes(env, settings):
+        print(f"note: {note}")
     if controller["model"] == "simulator":
         rule = plan.planner(env, plan.simulated(env, cost), settings)
         return lambda opened, seed: (rule, {})

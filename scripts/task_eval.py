@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -209,11 +209,17 @@ def table(
     steps: int | None = None,
 ) -> dict[str, Any]:
     """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
-    rules = {name: {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}}
+    rules = {name: mean(rows)}
     for other, rule in others.items():
         if other != name:
             rules[other] = summary(episodes(env, rule, key, count, steps))
     return {"rules": rules, "seeds": rows, "return": rules[name]["return"]}
+
+
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every figure over the `rows` (of seeds) that have it: a few episodes may hold none of some task."""
+    names = dict.fromkeys(k for row in rows for k in row)
+    return {k: float(np.mean([row[k] for row in rows if k in row])) for k in names}
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from repertoire.algos import trainer
 from repertoire.errors import UserError
@@ -134,7 +133,7 @@ def _evaluator(learner: Any, seeds: int) -> session.Evaluate:
         for i in range(seeds):
             rule = task_eval.trained(learner, trainer.seed_state(state, i, seeds))
             rows.append(task_eval.summary(task_eval.episodes(learner.env, rule, key, 16)))
-        names = ("return", "success", *task_eval.per_task(rows[0]))
-        return {k: float(np.mean([r[k] for r in rows])) for k in names if k in rows[0]}
+        found = task_eval.mean(rows)
+        return {k: found[k] for k in ("return", "success", *task_eval.per_task(found)) if k in found}
 
     return evaluate

@@ -28,6 +28,8 @@ def run(cfg: dict[str, Any]) -> RunDir:
     before = _digests(build.pinned(cfg, KIND))
     name = f"controller-{build.label(cfg)}-{cfg['controller']['kind']}"
     if planning.is_planned(cfg):
+        if idle := [f"{k}=" for k in ("name", "command") if cfg[k] is not None]:
+            print(f"note: {' and '.join(idle)} without effect: controller={cfg['controller']['kind']} freezes no entry")
         done = planning.run(KIND, cfg, name)
         _unmoved(before, done.config)
         return done

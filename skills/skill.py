@@ -18,6 +18,7 @@ import numpy as np
 from repertoire.algos import networks, normalize
 from repertoire.algos.distributions import LOG_STD_MAX, LOG_STD_MIN
 from repertoire.algos.types import Array, Params, Stats
+from repertoire.envs.task import TASK
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.latent import Prior, make_prior
@@ -136,6 +137,11 @@ class Skill:
                 raise UserError(
                     f"skill {self.name} does not fit env {spec.name}: it reads policy slice {s['name']!r} of "
                     f"{reads.format(*wanted)}; the env has {found}"
+                )
+            if s["name"] == TASK and s["unit"] != mine.unit:
+                raise UserError(
+                    f"skill {self.name} does not fit env {spec.name}: its slice {TASK!r} is {s['unit']}, the env's "
+                    f"{mine.unit}: give env.tasks the same names in the same order"
                 )
         if list(spec.action_names) != list(contract["action_names"]):
             raise UserError(

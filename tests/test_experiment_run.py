@@ -52,6 +52,23 @@ def test_difference_sees_added_and_removed_keys():
     assert first_difference({"ab": 1}, {"ab": 2}, mutable=("a",)) is not None
 
 
+def test_order_counts_where_it_is_meaning(tmp_path):
+    """Entries of a one-hot, slices, channels and weights stand where the config has them."""
+    tasks = {"reach": {"reach": 1.0, "safety": 0.0}, "flee": {"reach": -1.0}}
+    config = {**CONFIG, "env": {"name": "point_disc", "tasks": tasks}}
+    make(tmp_path / "a", config)
+    other = {**config, "env": {"name": "point_disc", "tasks": dict(reversed(tasks.items()))}}
+    with pytest.raises(UserError, match=r"env\.tasks=\['reach', 'flee'\], now env\.tasks=\['flee', 'reach'\]: use"):
+        make(tmp_path / "a", other)
+    inner = {"flee": {"reach": -1.0}, "reach": {"safety": 0.0, "reach": 1.0}}
+    same = {**dict(reversed(config.items())), "env": {"tasks": dict(reversed(inner.items())), "name": "point_disc"}}
+    assert make(tmp_path / "a", same).resumed  # weights have no order, and other settings neither
+    groups = [{"controller": {"groups": g}} for g in ({"z": ["x"], "a": ["y"]}, {"a": ["y"], "z": ["x"]}, "all")]
+    assert first_difference(*groups[:2]) == ("controller.groups", ["z", "a"], ["a", "z"])
+    assert first_difference(groups[2], groups[2]) is None
+    assert first_difference(*groups[:2], mutable=("controller",)) is None
+
+
 def test_open_explains_what_is_wrong(tmp_path):
     make(tmp_path / "ant-metra")
     with pytest.raises(UserError, match=r"did you mean .*ant-metra"):

@@ -62,7 +62,7 @@ def test_a_script_exports_whole(maze, tmp_path):
 def test_stages_of_latents_export(flat, oracle):
     """On any state, stage and count, in batches: what the machine does."""
     env = MacroEnv(flat, Latent((oracle,), flat.spec), 10)
-    rows = [{"latent": [0.0, 1.0], "steps": 3}, {"latent": [1.0, 0.0]}, {"latent": [3.0, 4.0]}]
+    rows = [{"latent": [0.0, 1.0], "steps": 3}, {"latent": [1.0, 0.0], "steps": 20}, {"latent": [3.0, 4.0]}]
     graph = rule_graph(env.composer, script.machine(script.stages_of(env, rows)), 10)
     session = onnxruntime.InferenceSession(to_onnx(graph), providers=["CPUExecutionProvider"])
     z = np.array([[0, 0, 0, 0], [0, 3, 0, 1], [1, 9, 1, 0], [2, 5, 0, 1], [0, 3, 0, 1]], np.float32)

@@ -146,6 +146,26 @@ def test_the_library_holds_it_whole(tmp_path, skills, controller):
     assert "latent: its command `goal`, size 2" in card and "objective saw" not in card
 
 
+@pytest.mark.parametrize("groups", [{"z": ["x"], "a": ["y"]}, {"a": ["y"], "z": ["x"]}, "all"])
+def test_groups_come_back_in_their_order(tmp_path, env, skills, groups):
+    """It is the layout of the weights, and manifests are written in alphabetical order."""
+    made = freeze("c", *drawn(env, Blend(skills, env.spec, BlendConfig(groups=groups)), hold=2), {})
+    library = Library(tmp_path)
+    opened = frozen.load(library, library.add(made))
+    assert opened.composer.groups == made.composer.groups == tuple(groups if isinstance(groups, dict) else ["all"])
+    assert opened.composer.names == made.composer.names and opened.digest() == made.digest()
+    obs = jax.random.normal(KEY, (8, env.spec.obs.size("policy")))
+    act = [jax.vmap(lambda x, c=c: c.act(x, jnp.zeros(0)))(obs) for c in (made, opened)]
+    np.testing.assert_allclose(*act, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_of_older_entries_are_a_mapping(env, skills):
+    made = freeze("c", *drawn(env, Blend(skills, env.spec, BlendConfig(groups={"a": ["x"], "b": ["y"]})), hold=2), {})
+    composer = {**made.manifest["controller"]["composer"], "groups": {"a": ["x"], "b": ["y"]}}
+    older = {**made.manifest, "controller": {**made.manifest["controller"], "composer": composer}}
+    assert FrozenController(older, made.arrays).composer.names == made.composer.names
+
+
 def test_a_skill_exchanged_within_is_found(controller):
     arrays = {k: v + (k == "skills/1/policy/bias0") for k, v in controller.arrays.items()}
     with pytest.raises(UserError, match="the skill b within is not the one that was frozen"):

@@ -156,6 +156,12 @@ def test_a_graph_without_a_way_says_so(maze, measured):
         handoff.measure(MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10), KEY, 1)
 
 
+def test_walls_are_no_ground_to_measure_on(maze):
+    """A skill that stops at a wall would seem to be one that does not move."""
+    with pytest.raises(UserError, match=r"env point_maze has walls: .* controller\.measured_on="):
+        handoff.measure(maze, KEY, 1)
+
+
 # -- scripts --------------------------------------------------------------------------------------------------------
 
 
@@ -185,8 +191,15 @@ def test_a_script_walks_the_maze(maze, stages):
         ([{"choices": 1}], "did you mean 'choice'"),
         ([{"choice": 8}], r"stage 0 of the script needs choice: 0 \.\. 7"),
         ([{"latent": [1, 0]}], "needs choice"),
-        ([{"choice": 0, "until": {"slice": "goals", "below": 1}}], "did you mean 'goal'"),
-        ([{"choice": 0, "until": {"slice": "goal"}}], "a condition is"),
+        ([{"choice": 0, "until": {"slice": "goals", "below": 1}}, {"choice": 1}], "did you mean 'goal'"),
+        ([{"choice": 0, "until": {"slice": "goal"}}, {"choice": 1}], "a condition is"),
+        ([{"choice": 0}, {"choice": 4, "steps": 2}, {"choice": 5}], "stage 0 of the script would never end"),
+        ([{"choice": 0, "steps": -3}, {"choice": 1}], "stage 0 of the script: steps must be .* at least 1, got -3"),
+        ([{"choice": 0, "steps": 0}, {"choice": 1}], "got 0"),
+        ([{"choice": 0, "steps": 2.9}, {"choice": 1}], r"got 2\.9"),
+        ([{"choice": 0, "steps": True}, {"choice": 1}], "got True"),
+        ([{"choice": 0, "steps": 2}, {"choice": 1, "steps": 2}], "stage 1 of the script is the last, which goes on"),
+        ([{"choice": 0, "until": {"slice": "goal", "below": 1}}], "stage 0 of the script is the last"),
     ],
 )
 def test_impossible_scripts_are_named(maze, stages, message):
@@ -196,7 +209,8 @@ def test_impossible_scripts_are_named(maze, stages, message):
 
 def test_scripts_of_latents(maze):
     env = MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10)
-    (stage,) = script.stages_of(env, [{"latent": [0.0, 1.0], "steps": 3}])
+    stage, last = script.stages_of(env, [{"latent": [0.0, 1.0], "steps": 3}, {"latent": [1.0, 0.0]}])
+    assert last.steps == 0 and last.until is None
     assert stage.action.tolist() == [0.0, 1.0] and not bool(stage.done(None, jnp.asarray(2)))
     with pytest.raises(UserError, match="a list of 2 numbers"):
         script.stages_of(env, [{"choice": 1}])

@@ -104,6 +104,30 @@ def test_a_plan_sees_no_goal_that_is_yet_to_be_drawn(oracle, point_goals):
     assert all(c <= d + 1e-3 for c in costs)  # the distance is to the goal that is there
 
 
+def test_where_the_goal_is_not_the_roots_the_reward_alone_counts(make_skill):
+    """A cube's goal on a table: an arm has no position."""
+    env = registry.make("panda_push", "native")
+    arm = macro(make_skill(env.spec), env, hold=5)
+    assert callable(plan.simulated(arm, plan.Cost()))
+    away = plan._distance(env.spec)(None)
+    assert float(away(jnp.ones(env.spec.obs.size("features")))) == 0.0
+    assert plan.notes(arm, SearchConfig()) == (
+        "env panda_push has no `goal` for its `position`: its reward alone counts in a plan",
+    )
+
+
+def test_plans_that_look_past_the_goal_are_noted(oracle, point_goals):
+    """They are paid for being near when it is gone, so they put off going there."""
+    env = point_goals(hold=50)
+    (note,) = plan.notes(macro(oracle, env, hold=25), SearchConfig(horizon=4))
+    assert "look 100 control steps ahead and a goal lasts 50" in note
+    assert "; try controller.search.horizon=2 controller.cost.along=1 controller.cost.end=0" in note
+    assert plan.notes(macro(oracle, env, hold=25), SearchConfig(horizon=2)) == ()
+    (note,) = plan.notes(macro(oracle, env, hold=60), SearchConfig(horizon=1))
+    assert "; try controller.hold=50 controller.search.horizon=1 controller.cost" in note
+    assert plan.notes(macro(oracle, registry.make("point_maze", "native")), SearchConfig(horizon=50)) == ()
+
+
 def test_it_reaches_goals_on_open_ground(field):
     config = SearchConfig(horizon=4, candidates=64, iterations=3)
     rule = plan.planner(field, plan.simulated(field, plan.Cost(along=1.0)), config)

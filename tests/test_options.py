@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repertoire.algos import trainer
+from repertoire.algos import sac, trainer
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.types import Stats
@@ -188,6 +188,22 @@ def test_it_learns(flat, oracle):
     compiled = trainer.programs(Learner(env, PPOConfig(envs=8, rollout=4, minibatches=2, hidden=(8,))))
     (event,) = trainer.train(compiled, compiled.init(trainer.seed_keys(0)), 1)
     assert np.isfinite(event.metrics["loss/policy"]).all() and 0 < event.metrics["env/" + BEGUN] < 1
+
+
+def test_sac_names_controllers_that_it_trains(flat, oracle, choice):
+    """Those that choose are refused, whatever their mode: to go on is a choice, too."""
+    for refused in (
+        choice,
+        Option(choice, 2, 8),
+        Option(Latent((oracle,), flat.spec), 2, 8),
+        Parameterized((oracle,) * 2, flat.spec),
+    ):
+        with pytest.raises(
+            UserError, match=r"algo=ppo.* controller\.mode=latent controller\.termination=fixed.*=blend"
+        ):
+            sac.actor_critic(refused.spec(), 0, 1, sac.SACConfig())
+    for fine in (Latent((oracle,), flat.spec), Blend((oracle,) * 2, flat.spec)):
+        sac.actor_critic(fine.spec(), 0, 1, sac.SACConfig())
 
 
 def test_what_cannot_be_is_refused(flat, choice):

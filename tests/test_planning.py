@@ -1,5 +1,7 @@
 """`train-controller` with controllers that train no policy: from the command line to evaluation, drawing and errors."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from repertoire.experiment.files import read_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.rules import stateful
-from repertoire.scripts import build, cli, config, planning, task_draw, task_eval
+from repertoire.scripts import build, cli, config, planning, task_draw, task_eval, train_controller
 from repertoire.skills.library import Library
 
 COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
@@ -111,11 +113,13 @@ def test_learned_dynamics_from_the_command_line(there):
     [
         (["controller=plan", "controller.model=learnt"], "did you mean 'learned'"),
         (["controller=plan", "controller.search.method=cme"], "did you mean 'cem'"),
+        (["controller=plan", "controller.model=learned", "task=point"], "no `goal` for its `position`"),
         (["controller=plan", "controller.search.horizon=two"], "controller.search.horizon must be a whole number"),
         (["controller=plan", "controller.episodes=1"], "episodes must be at least 2"),
         (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
         (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
         (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
+        (["controller=graph", "controller.measured_on=point_maze"], "env point_maze has walls"),
         (["controller=script"], "at least one stage"),
         (["controller=zero_shot", "task=point"], "no `goal` slice"),
         (["controller=zero_shot", "controller.mode=choice"], "needs controller.mode=latent"),
@@ -171,3 +175,18 @@ def test_planners_see_the_env_of_the_run(there):
     assert env.spec.discrete == 8 and planning.is_planned(cfg)
     assert not planning.is_planned(config.compose("train_controller", ["skills=[oracle]"]))
     assert build.env_of({**cfg, "env": {"name": "point"}}).spec.name == "point"
+
+
+def test_settings_of_library_entries_have_no_effect_and_say_so(there, monkeypatch, capsys):
+    """`command` is a slice of the run's env; the ground that hand-offs are measured on need not have it."""
+    cfg, made = config.compose("train_controller", [*COMMON[1:], "controller=graph"]), []
+
+    def run(kind, cfg, name):
+        made.append(planning._checked(cfg))
+        return SimpleNamespace(config=build.pinned(cfg, kind))
+
+    monkeypatch.setattr(planning, "run", run)
+    train_controller.run({**cfg, "command": "goal", "name": "x"})
+    assert "note: name= and command= without effect: controller=graph freezes no entry" in capsys.readouterr().out
+    train_controller.run(cfg)
+    assert "note" not in capsys.readouterr().out and len(made) == 2

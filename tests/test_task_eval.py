@@ -24,6 +24,14 @@ def test_returns_lengths_and_success():
     assert found["return_low"] == found["return_high"] == pytest.approx(3.0)
 
 
+def test_the_mean_of_seeds_is_of_those_that_have_a_figure():
+    """Few episodes of several tasks may be about some of them alone."""
+    rows = [{"return": 1.0, "return_a": 1.0}, {"return": 4.0, "return_a": 2.0, "return_b": 6.0}]
+    assert task_eval.mean(rows) == {"return": 2.5, "return_a": 1.5, "return_b": 6.0}
+    found = task_eval.table(None, "trained", rows, {}, None, 2)
+    assert found == {"rules": {"trained": task_eval.mean(rows)}, "seeds": rows, "return": 2.5}
+
+
 def test_figures_are_means_over_steps_and_energy_the_product_of_two():
     sums = {"torque": np.array([30.0, 15.0]), "joint_speed": np.array([6.0, 3.0]), "steps": np.array([2.0, 1.0])}
     summary = task_eval.summary(episodes({"goal_error": np.array([0.1, 0.3])}, sums))

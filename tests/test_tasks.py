@@ -10,6 +10,7 @@ from repertoire.envs import registry, symmetry
 from repertoire.envs.task import TASK
 from repertoire.errors import UserError
 from repertoire.scripts import task_eval
+from repertoire.skills.skill import Skill, contract
 
 TASKS = {"reach": {"reach": 1.0, "safety": 0.0}, "flee": {"reach": -2.0}, "idle": {"reach": 0.0}}
 KEYS = jax.random.split(jax.random.key(0), 64)
@@ -68,6 +69,17 @@ def test_slices_are_declared_last():
     assert critic[-1] == policy[-1] and critic[-2].name == "smooth_velocity"
     assert TASK not in [s.name for s in features]
     assert policy[:-1] == registry.make_spec("point_disc").obs.groups["policy"]  # skills without it fit
+
+
+def test_skills_fit_tasks_of_the_same_names_in_the_same_order():
+    spec = registry.make_spec("point_disc", tasks=TASKS)
+    skill = Skill({"name": "told", "contract": contract(spec, ())}, {})
+    skill.fits(registry.make_spec("point_disc", tasks={**TASKS, "flee": {"reach": -7.0}}))  # weights may be others
+    for tasks in (dict(reversed(TASKS.items())), {"a": {}, "b": {}, "c": {}}):
+        with pytest.raises(UserError, match=r"is one-hot: reach, flee, idle, the env's one-hot: .* in the same order"):
+            skill.fits(registry.make_spec("point_disc", tasks=tasks))
+    blind = Skill({"name": "blind", "contract": contract(registry.make_spec("point_disc"), ())}, {})
+    blind.fits(spec)
 
 
 def test_weights_of_tasks_replace_those_of_the_env():
