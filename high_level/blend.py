@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, positive, unknown
 from repertoire.high_level.composer import SQUASH, Composer, bounded
 from repertoire.high_level.types import Command, Field
+from repertoire.skills.latent import CommandPrior
 from repertoire.skills.skill import Skill
 
 COMBINE = ("blend", "switch", "multiply")
@@ -38,8 +39,8 @@ class BlendConfig:
       squash: how raw sub-goals are bounded by +-`limit` before they are projected on the skill's prior: `tanh`, whose
         gradient never quite vanishes, or `clamp` (SkillBlender), without any outside. limit: see `squash`.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
-      groups: name -> actuator names or patterns that share their weights; `all`: all of them do; None: every actuator has
-        its own.
+      groups: name -> actuator names or patterns that share their weights; `all`: all of them do; None: every actuator
+        has its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
       std: for `multiply`, the standard deviation of a skill that stores none.
     """
@@ -93,11 +94,7 @@ class Blend(Composer):
         self.names = (*self._goal_names(), *self._weight_names(), *self._residual_names())
         if not self.names:
             raise UserError(f"skill {skills[0].name} has no latent: give more skills, or a controller.residual")
-        without = [s.name for s in skills if s.std is None]
-        if self.config.combine == "multiply" and without:
-            self.notes = (
-                f"no action std is stored with {', '.join(without)}: taking {self.config.std} for all joints",
-            )
+        self.notes = tuple(_notes(self.skills, self.config))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -209,6 +206,19 @@ def _groups(
             raise UserError(f"controller.groups.{group} matches none of the actuators {', '.join(actuators)}")
     names = tuple(wanted)
     return names, np.asarray([names.index(o) for o in owners], np.int32)
+
+
+def _notes(skills: Sequence[Skill], config: BlendConfig) -> Iterator[str]:
+    """What a user should know of these skills under this config."""
+    without = [s.name for s in skills if s.std is None]
+    if config.combine == "multiply" and without:
+        yield f"no action std is stored with {', '.join(without)}: taking {config.std} for all joints"
+    told = [s.name for s in skills if isinstance(s.prior, CommandPrior) and s.prior.size]
+    if config.limit > 1 and told:
+        yield (
+            f"controller.limit={config.limit:g} takes commands of {', '.join(told)} no further: they end at +-1, times "
+            "the command_range that they were frozen with"
+        )
 
 
 def _std(skill: Skill, size: int, default: float) -> np.ndarray:

@@ -107,6 +107,14 @@ def test_a_frozen_policy_is_what_the_learner_computes(ant: EnvSpec, activation: 
     np.testing.assert_allclose(policy(obs), networks.apply_layers(layers, x, activation), rtol=1e-5, atol=1e-5)
 
 
+def test_a_policy_that_is_told(ant: EnvSpec) -> None:
+    skill = fake_skill(ant, "told", "command", 2)
+    told = {"scale": [0.5, 2.0], "mean": [0.1, 0.0], "var": [0.3, 1e-4]}  # the last is clipped
+    extra = {f"command/{k}": np.asarray(v, np.float32) for k, v in told.items()}
+    out = same(skill_graph(ant, Skill(skill.manifest, {**skill.arrays, **extra})), 7)
+    assert np.ptp(out["action"], axis=0).max() > 0.01
+
+
 KINDS = [("sphere", 2), ("sphere", 3), ("gaussian", 2), ("one_hot", 4), ("ball", 2), ("product", 7)]
 
 
