@@ -38,6 +38,8 @@ class BlendConfig:
         `multiply`, the mean of the product of the skills' Gaussians, each raised to its weight.
       squash: how raw sub-goals are bounded by +-`limit` before they are projected on the skill's prior: `tanh`, whose
         gradient never quite vanishes, or `clamp` (SkillBlender), without any outside. limit: see `squash`.
+      bounded: what is emitted lies in [-1, 1] already, as SAC's actions do: sub-goals are scaled to +-`limit`
+        instead of squashed.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
       groups: name -> actuator names or patterns that share their weights; `all`: all of them do; None: every actuator
         has its own.
@@ -52,6 +54,7 @@ class BlendConfig:
     groups: Mapping[str, Sequence[str]] | str | None = None
     residual: float = 0.0
     std: float = 0.37
+    bounded: bool = False
 
     def __post_init__(self) -> None:
         if self.combine not in COMBINE:
@@ -106,10 +109,8 @@ class Blend(Composer):
     def resolve(self, action: Array) -> Command:
         """Squash and project the sub-goals, normalise the weights over the skills, bound the residual."""
         *raw, logits, residual = jnp.split(action, self.ends)
-        latents = tuple(
-            s.prior.project(bounded(z, self.config.squash, self.config.limit))
-            for s, z in zip(self.skills, raw, strict=True)
-        )
+        how = (self.config.squash, self.config.limit, self.config.bounded)
+        latents = tuple(s.prior.project(bounded(z, *how)) for s, z in zip(self.skills, raw, strict=True))
         return Blended(latents, self._normalised(logits), self._bounded(residual), self.bank.start())
 
     def act(self, obs: Array, command: Blended) -> tuple[Array, Command]:

@@ -126,6 +126,11 @@ class Composer(abc.ABC):
         )
 
 
-def bounded(raw: Array, squash: str, limit: float) -> Array:
-    """`raw` within +-`limit`: by `tanh`, whose gradient never quite vanishes, or by `clamp`, without any outside."""
+def bounded(raw: Array, squash: str, limit: float, already: bool = False) -> Array:
+    """`raw` within +-`limit`: by `tanh`, whose gradient never quite vanishes, or by `clamp`, without any outside.
+
+    What lies in [-1, 1] `already` is scaled instead.
+    """
+    if already:
+        return limit * jnp.clip(raw, -1.0, 1.0)
     return limit * jnp.tanh(raw / limit) if squash == "tanh" else jnp.clip(raw, -limit, limit)

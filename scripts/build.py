@@ -237,8 +237,20 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if "controller" in config and not config["controller"].get("reads"):
         config["controller"] = {k: v for k, v in config["controller"].items() if k != "reads"}
     if kind == "train-controller":
+        config = scaled(config)
         config["skills"] = [_pinned(store, r) for r in references(config)]
     return config
+
+
+def scaled(config: Config) -> dict[str, Any]:
+    """Controller config that says to composers which squash that SAC's actions lie in [-1, 1] already.
+
+    It is part of a run's config, so that runs and entries from before it was said stay what they were.
+    """
+    config, told = dict(config), dict(config["controller"])
+    settings = typing.get_type_hints(controllers.kind_of(told["kind"]).config)
+    squashed = config.get("algo", {}).get("name") == "sac" and "bounded" in settings
+    return {**config, "controller": {**told, "bounded": True}} if squashed else config
 
 
 def _pinned(store: Library, reference: str) -> str:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.high_level import registry as registry_of_controllers
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
+from repertoire.scripts import build
 from repertoire.skills.skill import Skill
 
 SPEC = registry.make_spec("ant")
@@ -226,3 +228,26 @@ def test_what_cannot_be_combined_says_so(skills, make_skill):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "front": ["hip_1"]}))
     with pytest.raises(UserError, match=r"controller\.groups\.tail matches none"):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "tail": ["tail_*"]}))
+
+
+@pytest.mark.parametrize("squash", ["tanh", "clamp"])
+def test_what_is_bounded_already_reaches_the_limit(make_skill, squash):
+    """SAC's actions are the tanh of something: another tanh would end at 0.76 of the limit."""
+    skill = make_skill(SPEC, "g", "gaussian", 3)
+    blend = Blend((skill,), SPEC, BlendConfig(squash=squash, limit=2.0, bounded=True))
+    (z,) = blend.resolve(jnp.array([1.0, -0.5, 7.0])).latents
+    np.testing.assert_allclose(z, [2.0, -1.0, 2.0], rtol=1e-6)
+    again = registry_of_controllers.make(blend.describe(), (skill,), SPEC)
+    assert again.config.bounded and not Blend((skill,), SPEC).config.bounded
+
+
+def test_only_sac_tells_composers_that_squash(tmp_path):
+    def bounded(kind, algo):
+        told = {"controller": {"kind": kind}, "algo": {"name": algo}, "env": {"name": "ant"}, "library": tmp_path}
+        pinned = build.pinned({**told, "skills": []}, "train-controller")
+        assert pinned["controller"] == build.scaled(told)["controller"]
+        return pinned["controller"].get("bounded", False)
+
+    assert all(bounded(kind, "sac") for kind in ("blend", "switch", "residual", "compose", "allocate"))
+    assert not any(bounded(kind, "ppo") for kind in ("blend", "compose"))
+    assert not any(bounded(kind, "sac") for kind in ("sequence", "parameterized"))
