@@ -20,7 +20,7 @@ import numpy as np
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, positive, unknown
-from repertoire.high_level.composer import SQUASH, Composer, bounded
+from repertoire.high_level.composer import SQUASH, Composer, bounded, unbounded
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.latent import CommandPrior
 from repertoire.skills.skill import Skill
@@ -109,8 +109,7 @@ class Blend(Composer):
     def resolve(self, action: Array) -> Command:
         """Squash and project the sub-goals, normalise the weights over the skills, bound the residual."""
         *raw, logits, residual = jnp.split(action, self.ends)
-        how = (self.config.squash, self.config.limit, self.config.bounded)
-        latents = tuple(s.prior.project(bounded(z, *how)) for s, z in zip(self.skills, raw, strict=True))
+        latents = tuple(s.prior.project(bounded(z, *self._squash)) for s, z in zip(self.skills, raw, strict=True))
         return Blended(latents, self._normalised(logits), self._bounded(residual), self.bank.start())
 
     def act(self, obs: Array, command: Blended) -> tuple[Array, Command]:
@@ -143,9 +142,9 @@ class Blend(Composer):
         return {"weight_entropy": entropy.mean()}
 
     def sample(self, key: Array) -> Array:
-        """Latents of the priors; weights and residual from the unit cube."""
+        """What resolves to latents of the priors, as far as the limit lets them; the rest from the unit cube."""
         *keys, rest_key = jax.random.split(key, 1 + len(self.skills))
-        goals = [s.prior.sample(k) for s, k in zip(self.skills, keys, strict=True)]
+        goals = [unbounded(s.prior.sample(k), *self._squash) for s, k in zip(self.skills, keys, strict=True)]
         rest = jax.random.uniform(rest_key, (self.size - sum(self.sizes),), minval=-1.0, maxval=1.0)
         return jnp.concatenate([*goals, rest])
 
@@ -158,6 +157,10 @@ class Blend(Composer):
         """Where each sub-goal and the weights end in the action."""
         ends = itertools.accumulate([*self.sizes, len(self._weight_names())])
         return list(ends)
+
+    @property
+    def _squash(self) -> tuple[str, float, bool]:
+        return self.config.squash, self.config.limit, self.config.bounded
 
     def _normalised(self, logits: Array) -> Array:
         if len(self.skills) == 1:
