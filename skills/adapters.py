@@ -50,7 +50,7 @@ def adapt(
     kernel[index], mean[index], var[index] = first[: len(index)], skill.arrays["obs/mean"], skill.arrays["obs/var"]
     told = skill.manifest["network"]
     return Adapter(
-        layers=((kernel, bias + np.asarray(skill.told(z)) @ first[len(index) :]), *rest),
+        layers=((kernel, bias + np.asarray(skill.told(jnp.asarray(z))) @ first[len(index) :]), *rest),
         activation=told["activation"],
         squash=told.get("output", "none"),
         mean=mean,
