@@ -49,9 +49,13 @@ def after(done: Any, key: Array) -> Array:
 
 
 def _staggered(env: Any, carry: rollout.Carry, key: Array) -> rollout.Carry:
-    """First episodes end at spread-out times, so that a rollout holds all phases of an episode."""
+    """First episodes end at spread-out times, so that a rollout holds all phases of an episode.
+
+    Those that lack their beginning have no return: -inf counts as less than any.
+    """
     t = jax.random.randint(jax.random.fold_in(key, 1), carry.clock.shape, 0, env.spec.episode_length)
-    return carry.replace(envs=carry.envs.replace(t=t * rollout.hold_of(env)))
+    earned = jnp.where(t > 0, -jnp.inf, carry.earned)
+    return carry.replace(envs=carry.envs.replace(t=t * rollout.hold_of(env)), earned=earned)
 
 
 def strong(state: Tree) -> Tree:

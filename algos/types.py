@@ -30,7 +30,7 @@ class Transition(struct.PyTreeNode):
     terminated: Array  # [] bool
     cut: Array  # [] bool
     age: Array  # [] int32 control steps since the latent was drawn
-    projected: Array  # [] return that the episode would end with if it went on earning as it did so far
+    projected: Array  # [] return that the episode would end with at its present rate; -inf: it lacks its beginning
     missed: Array | None = None  # [] int32 control steps that the episode's end cut off a macro step; None: of one step
 
 
@@ -117,7 +117,7 @@ class RunState(struct.PyTreeNode):
     z: Array  # [N, D]
     clock: Array  # [N] int32 steps until the latent is redrawn
     age: Array  # [N] int32 steps since it was drawn
-    earned: Array  # [N] task return of the episode so far
+    earned: Array  # [N] task return of the episode so far; -inf where it lacks its beginning
     visited: Array  # [G, G] bool: cells the root visited in training
     key: Array
     update: Array  # [] int32

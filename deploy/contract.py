@@ -7,7 +7,7 @@ name them, so that a robot or another model may have any order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from repertoire.deploy import contract_rules, runner
+from repertoire.deploy import contract_rules, contract_terms, runner
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_model import OPSET
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.task import TASK, Task
-from repertoire.envs.types import EnvSpec, Slice
+from repertoire.envs.task import Task
 from repertoire.errors import UserError
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.options import Option
@@ -29,8 +28,6 @@ from repertoire.high_level.sequence import Choice
 _SIZES = {"free": (7, 6), "ball": (4, 3), "slide": (1, 1), "hinge": (1, 1)}  # entries of qpos and qvel
 _PACKAGES = ("repertoire-rl", "jax", "onnx", "onnxruntime", "mujoco", "numpy")
 NORMALISER = "inside the graph: (x - mean) / std, clipped; give observations as the terms say, not normalised"
-#: Before the names of terms that are feature slices, which may be called as policy slices are.
-FEATURES = "features."
 ACTION = "`ctrl` = offset + scale * `action`, and `action` is clipped; both are outputs of the graph"
 
 
@@ -59,9 +56,11 @@ def build_contract(
       provenance: run id, git state, config: stored as it is, beside that of the skills (`skills`) and `exported_with`.
     """
     task, spec, model = env.task, env.spec, env.task.model
-    by_name = {s.name: s for s in spec.obs.groups["policy"]}
-    terms = [_term(by_name[name], _source(task, name)) for name in graph.slices]
-    terms += _features(task, spec, graph.features)
+    terms = contract_terms.terms(task, spec, graph)
+    drive = task.drive()
+    driven = dict(enumerate(spec.action_names))
+    if drive is not None:
+        driven = {model.actuator(name).id: name for name in drive["actuators"]}
     low, high = np.asarray(spec.action_low), np.asarray(spec.action_high)
     return {
         "schema": runner.SCHEMA,
@@ -78,15 +77,17 @@ def build_contract(
         "joints": joints(model, task.default_pose()),
         "default_pose": task.default_pose().tolist(),
         "root": int(getattr(task, "root", 0)),
-        "actuators": [_actuator(model, i, name) for i, name in enumerate(spec.action_names)],
+        "actuators": [_actuator(model, i, name) for i, name in driven.items()],
         "action": {
+            "names": list(spec.action_names),
             "clip": [-1.0, 1.0],
             "scale": ((high - low) / 2).tolist(),
             "offset": ((high + low) / 2).tolist(),
             "note": ACTION,
         },
+        "drive": drive,
         "observation": {"terms": terms, "normaliser": NORMALISER},
-        "commands": [_command(task, by_name[t["name"]]) for t in terms if "command." in t["source"]],
+        "commands": contract_terms.commands(task, terms),
         "latent": _latent(graph),
         "hierarchy": _hierarchy(graph, task),
         "provenance": {
@@ -117,52 +118,6 @@ def joints(model: mujoco.MjModel, default: np.ndarray) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _source(task: Task, name: str) -> str:
-    """Declared source of a slice. By convention `goal` is a world position relative to the root; else a command."""
-    fallback = f"command.{name}"
-    root: Any = getattr(task, "root", 0)
-    if name == "goal" and root:
-        fallback += f" - qpos[0:{root}]"
-    return task.sources().get(name, fallback)
-
-
-def _features(task: Task, spec: EnvSpec, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Terms of feature slices, which a runner must be able to compute. Raises `UserError` for one without a source."""
-    sources, by_name = task.sources(), {s.name: s for s in spec.obs.groups["features"]}
-    for name in names:
-        if "command." in sources.get(name, "command."):  # what is commanded is told relative to the robot
-            raise UserError(
-                f"the rule reads the feature {name!r}, and env {task.name} does not say what it is made of, so no "
-                "runner could compute it"
-            )
-    return [{**_term(by_name[name], sources[name]), "name": FEATURES + name} for name in names]
-
-
-def _term(s: Slice, source: str) -> dict[str, Any]:
-    return {
-        "name": s.name, "size": s.size, "unit": s.unit, "scale": s.scale, "clip": None, "noise": s.noise,
-        "history": s.history, "source": source,
-    }  # fmt: skip
-
-
-def _command(task: Task, s: Slice) -> dict[str, Any]:
-    """A command: the range it was trained on, where the task draws it from one, and for how many control steps."""
-    row: dict[str, Any] = {"name": s.name, "size": s.size, "unit": s.unit, "range": None, "hold": 0}
-    if s.name in task.commands():
-        ranges, steps = task.commands()[s.name]
-        return {**row, "range": ranges, "hold": steps, "note": "uniform in its range, drawn independently"}
-    if s.name == TASK:
-        return {**row, "note": "which task is asked for, in the order of the unit, for a whole episode"}
-    if s.name != "goal":
-        return {**row, "note": "no declared source: compute it as the training task does"}
-    half: Any = getattr(task, "goal_range", None)
-    hold: Any = getattr(task, "hold", 0)
-    if isinstance(half, (int, float)):
-        row["range"] = [[-float(half), float(half)]] * s.size
-    row["hold"] = hold if isinstance(hold, int) and not isinstance(hold, bool) else 0
-    return {**row, "note": "position in the world frame; range: around the previous goal, at first the origin"}
 
 
 def _actuator(model: mujoco.MjModel, i: int, name: str) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def export_controller(
 
 def write(out_dir: str | Path, env: MujocoEnv, graph: Graph, provenance: Provenance = None) -> Path:
     """Write the export of `graph`; an older export in the same place is replaced, anything else is left alone."""
-    if not env.task.affine_control:
+    if not env.task.affine_control and env.task.drive() is None:
         raise UserError(
-            f"env {env.spec.name} computes its controls from the robot's state; an export holds only controls that are "
-            "scaled actions: look at it with `repertoire rollout` instead"
+            f"env {env.spec.name} computes its controls from the robot's state and declares no drive that a runner "
+            "could do it with: look at it with `repertoire rollout` instead"
         )
     out = Path(out_dir).absolute()
     if out.exists() and not (out / "contract.json").is_file() and (not out.is_dir() or any(out.iterdir())):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from repertoire.deploy import runner
-from repertoire.deploy.contract import FEATURES
+from repertoire.deploy.witness import Witness, terms_of, varied
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.tasks.pd_robot import PDRobot
-from repertoire.envs.types import Array, Data, ObsSpec, State
-from repertoire.errors import UserError
+from repertoire.envs.types import Array, State
 
 #: Contacts are chaotic: a replay must follow within FIRST (m, rad) for a few steps, and later within TWINS times
 #: the gap that NUDGE on every action opens between two runs of the env.
@@ -37,7 +37,6 @@ class Episodes(NamedTuple):
     obs: np.ndarray  # [N, T, P] of the contract's terms
     qpos: np.ndarray  # [N, T + 1, nq]
     twin: np.ndarray  # [N, T + 1, nq] the same with NUDGE on every action
-    memory: Any  # [N, T, ...] that each action was chosen under
     margin: np.ndarray  # [N, T] of the decisions, see `Graph.row`; infinite where there is none
     returns: np.ndarray  # [N] up to the first termination
 
@@ -48,15 +47,10 @@ def record(
 ) -> Episodes:  # fmt: skip
     """Run the policy in `env` on the native backend."""
     env, inputs = on_native(env), contract["onnx"]["inputs"]
-    terms = _terms(env.spec.obs, contract)
+    terms = terms_of(env.spec.obs, contract)
     hold = contract["hierarchy"]["hold"] if contract["hierarchy"] else 1
     keys = jax.random.split(jax.random.key(seed), starts)
     start = jax.jit(jax.vmap(env.reset))(keys)
-    if start.data.overrides:
-        raise UserError(
-            f"env {env.spec.name} draws a model for each world (masses of objects), which a replay does not hold: "
-            "leave --check out"
-        )
     z = draw_latents(contract, starts, np.random.default_rng(seed)) * (contract["kind"] == "skill")
     draws = jnp.asarray(_draws(contract, starts, -(-steps // hold)))
 
@@ -71,7 +65,7 @@ def record(
         decide, go_on = (functools.partial(chosen, given, decides) for decides in (True, False))
         out = jax.lax.cond(t % hold == 0, decide, go_on)  # a search is long: not where its outcome is not wanted
         after = jax.vmap(env.step)(state, out["action"] + nudge)
-        seen = (given["obs"], state.memory, out["margin"], after.data.qpos, after.reward, after.terminated)
+        seen = (given["obs"], out["margin"], after.data.qpos, after.reward, after.terminated)
         return (after, jnp.asarray(out["z_next"], jnp.float32)), seen
 
     @jax.jit
@@ -79,11 +73,11 @@ def record(
         _, seen = jax.lax.scan(functools.partial(step, nudge), (start, jnp.asarray(z)), jnp.arange(steps))
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), seen)
 
-    obs, memory, margin, qpos, reward, ended = jax.tree.map(np.asarray, run(jnp.zeros(())))
-    twin = np.asarray(run(jnp.asarray(NUDGE))[3])
+    obs, margin, qpos, reward, ended = jax.tree.map(np.asarray, run(jnp.zeros(())))
+    twin = np.asarray(run(jnp.asarray(NUDGE))[2])
     first = np.asarray(start.data.qpos)[:, None]
     qpos, twin = (np.concatenate([first, x], axis=1) for x in (qpos, twin))
-    return Episodes(start, z, obs, qpos, twin, memory, margin, _until_end(reward, ended))
+    return Episodes(start, z, obs, qpos, twin, margin, _until_end(reward, ended))
 
 
 def _draws(contract: Mapping[str, Any], starts: int, decisions: int) -> np.ndarray:
@@ -91,15 +85,6 @@ def _draws(contract: Mapping[str, Any], starts: int, decisions: int) -> np.ndarr
     width = contract["onnx"]["inputs"].get("noise", 0)
     each = [np.random.default_rng((i, 1)) for i in range(starts)]
     return np.stack([[rng.standard_normal(width, np.float32) for _ in range(decisions)] for rng in each])
-
-
-def _terms(spec: ObsSpec, contract: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
-    """(observation groups [..., P]) -> the contract's terms [..., .]: policy slices, then feature slices."""
-    names = [t["name"] for t in contract["observation"]["terms"]]
-    more = tuple(n.removeprefix(FEATURES) for n in names if n.startswith(FEATURES))
-    policy = spec.index("policy", tuple(n for n in names if not n.startswith(FEATURES)))
-    features = spec.index("features", more)
-    return lambda obs: jnp.concatenate([obs["policy"][..., policy], obs["features"][..., features]], axis=-1)
 
 
 def on_native(env: MujocoEnv) -> MujocoEnv:
@@ -130,15 +115,16 @@ def _column(choices: int, shape: tuple[int, int], rng: np.random.Generator) -> n
 
 def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> dict[str, Any]:
     """Replay `episodes` with the export. Returns figures, or why there is no replay, and `problems`."""
-    asked = _asked(episodes, loaded.commands)
-    missing = [c for c in loaded.commands if c not in asked]
-    if missing:
-        return {"skipped": f"the runner has no source for {', '.join(missing)}", "problems": []}
     env, steps = on_native(env), episodes.obs.shape[1]
-    runs = [_replay(loaded, env, episodes, asked, i) for i in range(len(episodes.qpos))]
-    log, data = (jax.tree.map(lambda *rows: np.stack(rows), *part) for part in zip(*runs, strict=True))
-    qpos = log["qpos"]
-    returns, expected_obs = _score(env, episodes.start, log["action"], data, loaded.contract)
+    witness = Witness(env, loaded.contract)
+    begin = jax.tree.map(lambda x: x[0], episodes.start)
+    unknown = witness.unknown(begin)
+    if unknown:
+        return {"skipped": f"nothing tells the runner {', '.join(unknown)}", "problems": []}
+    model = runner.load_model(loaded.folder, loaded.contract["model"])
+    runs = [_replay(loaded, witness, model, episodes, i) for i in range(len(episodes.qpos))]
+    log = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    qpos, returns = log["qpos"], _until_end(log["reward"], log["ended"])
     root = loaded.contract["root"]
     clear = (episodes.margin[:, :TIGHT_STEPS] >= CLOSE).all(1)  # where no decision hangs on the last digits
     gap, twin = (np.abs(x - episodes.qpos)[clear] for x in (qpos, episodes.twin))
@@ -150,19 +136,11 @@ def closed_loop(loaded: runner.Runner, env: MujocoEnv, episodes: Episodes) -> di
         f"qpos_error_{TIGHT_STEPS}": float(gap[:, : TIGHT_STEPS + 1].max(initial=0.0)),
         f"qpos_twin_{TIGHT_STEPS}": float(twin[:, : TIGHT_STEPS + 1].max(initial=0.0)),
         "qpos_error_end": float(gap[:, -1].max(initial=0.0)),
-        "observation_error": float(np.abs(log["obs"] - expected_obs).max()),
+        "observation_error": float(np.abs(log["obs"] - log["expected"]).max()),
         "return": _compare(episodes.returns, returns),
         "reach_m": _compare(_reach(episodes.qpos, root), _reach(qpos, root)),
     }
     return {**figures, "problems": _problems(figures)}
-
-
-def _asked(episodes: Episodes, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """What was asked for, [N, T, size]: of commands `names` those that the task remembers or an episode keeps."""
-    count, steps = episodes.obs.shape[:2]
-    found = {n: np.asarray(getattr(episodes.memory, n)) for n in names if hasattr(episodes.memory, n)}
-    drawn = {n: np.asarray(v)[:, None] for n, v in episodes.start.drawn.items()}
-    return found | {n: np.broadcast_to(v, (count, steps, v.shape[-1])) for n, v in drawn.items()}
 
 
 def _problems(figures: Mapping[str, Any]) -> list[str]:
@@ -181,54 +159,17 @@ def _problems(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _replay(
-    loaded: runner.Runner, env: MujocoEnv, episodes: Episodes, asked: Mapping[str, np.ndarray], i: int
-) -> tuple[dict[str, Any], Data]:
-    """(trajectory, tasks' view of it [T + 1]) of start `i`."""
+    loaded: runner.Runner, witness: Witness, model: mujoco.MjModel, episodes: Episodes, i: int
+) -> dict[str, np.ndarray]:
+    """Trajectory of start `i`, what the task expects the runner to see [T, P], and its rewards and ends [T]."""
     skill = loaded.contract["kind"] == "skill"
     loaded.reset(z=episodes.z[i] if skill else None, seed=i)
-    fields: dict[str, list[np.ndarray]] = {name: [] for name in ("time", "qpos", "qvel", *env.task.fields)}
-
-    def look(data: Any) -> None:
-        for name, values in fields.items():
-            values.append(np.array(getattr(data, name), np.float32))
-
-    def commands(t: int) -> dict[str, Any]:
-        return {name: asked[name][i, t] for name in loaded.commands}
-
-    start = (episodes.qpos[i, 0], np.asarray(episodes.start.data.qvel)[i])
-    out = loaded.simulate(episodes.obs.shape[1], start=start, commands=commands, on_step=look)
-    stacked: dict[str, Any] = {name: np.stack(values) for name, values in fields.items()}
-    return out, Data(backend=None, **stacked)
-
-
-def _score(
-    env: MujocoEnv, start: State, actions: np.ndarray, data: Data, contract: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns [N] and the contract's terms [N, T, P] of replays [N, T (+ 1)], by the task's own terms and clocks."""
-    task, groups = env.task, env.spec.obs.groups
-    wanted = {t["name"] for t in contract["observation"]["terms"]}
-    known = tuple(s for s in groups["features"] if FEATURES + s.name in wanted)
-    spec = ObsSpec({"policy": groups["policy"], "features": known})
-    terms_of = _terms(spec, contract)
-
-    def step(drawn: dict[str, Array], carry: tuple[Any, Array, Any], seen: Any) -> Any:
-        (memory, key, obs), (before, after, action, t) = carry, seen
-        key, memory_key, _ = jax.random.split(key, 3)  # as `MujocoEnv.step` does, so that goals are drawn alike
-        new = task.advance(memory_key, before, after, action, memory, t)
-        terms = task.terms(before, after, action, memory)
-        reward = sum(task.weighted(terms, drawn).values(), start=jnp.zeros(()))
-        next_obs = spec.slide(obs, spec.build(task.observe(after, new) | drawn))
-        return (new, key, next_obs), (terms_of(obs), reward, task.terminated(after, new))
-
-    def episode(memory: Any, key: Array, drawn: dict[str, Array], data: Data, actions: Array) -> Any:
-        before, after = (jax.tree.map(lambda x, s=s: x[s], data) for s in (slice(None, -1), slice(1, None)))
-        begin = (memory, key, spec.build(task.observe(jax.tree.map(lambda x: x[0], data), memory) | drawn))
-        times = jnp.arange(1, len(actions) + 1)
-        return jax.lax.scan(functools.partial(step, drawn), begin, (before, after, actions, times))[1]
-
-    out = jax.jit(jax.vmap(episode))(start.memory, start.key, start.drawn, data, actions)
-    obs, reward, ended = (np.asarray(x) for x in out)
-    return _until_end(reward, ended), obs
+    begin = jax.tree.map(lambda x: x[i], episodes.start)
+    watch = witness.watch(begin, loaded)
+    start = (episodes.qpos[i, 0], np.asarray(begin.data.qvel))
+    world = varied(model, begin.data.overrides)
+    out = loaded.simulate(episodes.obs.shape[1], world, start, commands=lambda t: watch.told, on_step=watch)
+    return {**out, **watch.log()}
 
 
 def _until_end(reward: np.ndarray, ended: np.ndarray) -> np.ndarray:

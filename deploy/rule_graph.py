@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy.graph import Graph, actuate, check_hold, encoded_as, outputs, pack, unpack
+from repertoire.deploy.replay import CLOSE
 from repertoire.envs.types import Array
 from repertoire.errors import UserError
 from repertoire.high_level.composer import Composer
@@ -136,13 +137,21 @@ def _chooser(composer: Composer, decider: Decider) -> Chooser:
     if isinstance(decider, Planner):
         return lambda state, memory, noise: _search(decider, encoded_as(composer).discrete, state, memory, noise)
     rule = stateful(decider)
-    way = decider.ahead if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint) else None
 
     def choose(state: Any, memory: Any) -> tuple[Array, Any, dict[str, Array]]:
-        action, memory = rule.step(jax.random.key(0), state, memory)
-        return action, memory, {} if way is None else {"margin": _from_border(way, state)}
+        action, after = rule.step(jax.random.key(0), state, memory)
+        return action, after, _told(decider, state, memory)
 
     return choose
+
+
+def _told(decider: Decider, state: Any, memory: Any) -> dict[str, Array]:
+    """`margin` [1] of a rule that looks up places in cells."""
+    if isinstance(decider, Navigator):
+        return {"margin": _from_change(decider, state, memory)}
+    if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint):
+        return {"margin": _from_border(decider.ahead, state)}
+    return {}
 
 
 def _from_border(way: WayPoint, state: Any) -> Array:
@@ -150,6 +159,18 @@ def _from_border(way: WayPoint, state: Any) -> Array:
     cells = way.guide.cells
     place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
     return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
+
+
+def _from_change(rule: Navigator, state: Any, last: Array) -> Array:
+    """[1]: 0 where the option is another one as far beside the robot as rounding moves places, infinite elsewhere.
+
+    The ways of all options cross many cells, so some border is often near; few of them decide.
+    """
+    place, cells = rule.place(state), rule.field.cells
+    size = cells.cell + jnp.abs(place) + jnp.abs(jnp.asarray(cells.low)) + np.abs(rule.ways).max()
+    corners = CLOSE * size * jnp.asarray([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    there = jax.vmap(rule.option, (None, None, 0))(state, last, corners)
+    return jnp.where((there == rule.option(state, last, jnp.zeros(2))).all(keepdims=True), jnp.inf, 0.0)
 
 
 def _search(rule: Planner, options: bool, state: Any, mean: Array, noise: Array) -> tuple[Array, Any, dict[str, Array]]:

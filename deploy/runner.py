@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = 1
+SCHEMA = 2
 KINDS = ("policy", "skill", "controller")
+#: What a drive's action changes: the hand's position, its pose, or the joints; and in each the opening, last.
+MODES = ("ee_delta", "ee_pose", "joint")
 Command = Mapping[str, Any]
 
 #: The contract: exact keys; [x] is a list of x, (x,) is x or null, `dict` is free, float takes integers too.
@@ -43,7 +45,25 @@ CONTRACT: dict[str, Any] = {
             "force_range": ([float],), "kp": (float,), "kd": (float,), "note": str,
         }
     ],
-    "action": {"clip": [float], "scale": [float], "offset": [float], "note": str},
+    "action": {"names": [str], "clip": [float], "scale": [float], "offset": [float], "note": str},
+    "drive": (
+        {
+            "mode": str, "actuators": [str], "note": str,
+            # of each joint its tilt and offset [m] in the frame of the joint before; it turns about its z
+            "chain": {
+                "joints": [str], "tilts": [[[float]]], "offsets": [[float]], "tool_offset": [float],
+                "tool_turn": [[float]],
+            },
+            "limits": {"low": [float], "high": [float], "step": [float]},  # rad, rad per control step
+            "solver": {"iterations": int, "damping": float, "rest": [float], "rest_gain": float},
+            # leashes: m, sine of an angle, multiples of `limits.step`
+            "targets": {
+                "rotation": [[float]], "workspace": [[float]], "leash": float, "leash_turn": float,
+                "leash_steps": float,
+            },
+            "gripper": {"joints": [str], "low": float, "high": float, "start": float},  # m per finger
+        },
+    ),
     "observation": {
         "terms": [
             {
@@ -73,17 +93,22 @@ CONTRACT: dict[str, Any] = {
     "provenance": dict,
 }  # fmt: skip
 
-_PART = r"(qpos|qvel)\[(\d+):(\d+)\]"
-#: What a term can be made of, by kind. `default` is the contract's default pose; `gravity` is the direction of gravity
-#: in the frame of the quaternion, `heading` cosine and sine of its yaw; `clock(p)` is sine and cosine of the time since
-#: the episode began, with period p in seconds; `action` is the policy's last one.
-SOURCES = {
-    "state": re.compile(rf"{_PART}( - default\[\d+:\d+\])?"),
-    "command": re.compile(rf"command\.(\w+)(?: - {_PART})?"),
-    "turn": re.compile(rf"(gravity|heading)\({_PART}\)"),
+_PART = r"(qpos|qvel|default)\[(\d+):(\d+)\]"
+#: What a term can be made of, `A` or `A - B`, by kind. `default` is the contract's default pose. Of a quaternion,
+#: `gravity` is the direction of gravity in its frame, `heading` cosine and sine of its yaw, `axes` the first two
+#: columns of its rotation. `clock(p)` is sine and cosine of the time since the episode began, with period p in
+#: seconds; `action` is the policy's last one; `hand` the tool centre point of the drive's chain, m; `lag` how far the
+#: arm is behind the drive's targets.
+ATOMS = {
+    "part": re.compile(_PART),
+    "of": re.compile(rf"(gravity|heading|axes|mean)\({_PART}\)"),
+    "drive": re.compile("(hand|lag)"),
+    "command": re.compile(r"command\.(\w+)"),
     "clock": re.compile(r"clock\(([0-9.]+)\)"),
     "action": re.compile("action"),
 }
+SENSED = ("part", "of", "drive")
+Atom = tuple[str, tuple[Any, ...]]
 
 
 class ExportError(ValueError):
@@ -133,8 +158,10 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
     if contract["kind"] not in KINDS:
         raise ExportError(f"contract: kind {contract['kind']!r} is none of {', '.join(KINDS)}; export again")
     for term in contract["observation"]["terms"]:
-        if term["history"] < 1 or _source(term["source"]) is None:
+        atoms = parse(term["source"])
+        if term["history"] < 1 or not atoms or (contract["drive"] is None and "drive" in [kind for kind, _ in atoms]):
             raise ExportError(f"contract: this runner cannot read observation {term['name']!r}; export again")
+    _check_drive(contract)
     for entry in (contract["onnx"], contract["model"]["xml"], contract["model"]["mjb"]):
         if entry is not None and not (folder / entry["file"]).is_file():
             raise ExportError(f"{entry['file']} is missing in {folder}; copy the whole export")
@@ -143,18 +170,38 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
     return contract
 
 
-def _source(text: str) -> tuple[str, tuple[Any, ...]] | None:
-    """(kind, groups) of a source; None if it is none."""
-    matches = ((kind, pattern.fullmatch(text)) for kind, pattern in SOURCES.items())
-    return next(((kind, m.groups()) for kind, m in matches if m), None)
+def _check_drive(contract: Mapping[str, Any]) -> None:
+    """Raise `ExportError` where the drive is of another mode, or on joints that the contract does not have."""
+    drive = contract["drive"]
+    if drive is None:
+        return
+    if drive["mode"] not in MODES:
+        raise ExportError(f"contract: drive mode {drive['mode']!r} is none of {', '.join(MODES)}; export again")
+    absent = {*drive["chain"]["joints"], *drive["gripper"]["joints"]} - {j["name"] for j in contract["joints"]}
+    if absent:
+        raise ExportError(f"contract: the drive's joint {min(absent)!r} is none of the contract's; export again")
+    if drive["actuators"] != [a["name"] for a in contract["actuators"]]:
+        raise ExportError("contract: the drive's actuators are not the contract's; export again")
 
 
-def _turned(what: str, q: np.ndarray) -> np.ndarray:
-    """`gravity` or `heading` of the quaternion `q`, w first."""
+def parse(source: str) -> list[Atom]:
+    """The (kind, groups) of the atoms of `A` or `A - B`; empty if it is neither."""
+    texts = source.split(" - ")
+    found = [(k, m.groups()) for text in texts for k, pattern in ATOMS.items() if (m := pattern.fullmatch(text))]
+    return found if len(found) == len(texts) <= 2 else []
+
+
+def _of(what: str, q: np.ndarray) -> np.ndarray:
+    """`mean` of `q`, or `gravity`, `heading` or `axes` of the quaternion `q`, w first."""
+    if what == "mean":
+        return np.mean(q, keepdims=True)
     w, x, y, z = q
     if what == "gravity":
         return np.array([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], np.float32)
-    forward = np.array([1 - 2 * (y * y + z * z), 2 * (w * z + x * y)], np.float32)
+    first = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
+    if what == "axes":
+        return np.array([*first, 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], np.float32)
+    forward = np.array(first[:2], np.float32)
     return forward / max(float(np.linalg.norm(forward)), 1e-6)
 
 
@@ -166,6 +213,119 @@ class Disturbance:
     latency: int = 0
     noise: float = 0.0
     seed: int = 0
+
+
+class Drive:
+    """Turns changes of targets into joint targets of a serial arm, as the contract says that training did.
+
+    Targets never run further from the arm than a leash. The hand follows by damped least squares (Nakamura, Hanafusa
+    1986; Wampler 1986) with a rest posture, and joint targets move no faster than the joints may. They are kept in
+    float32, as in training, so that small changes add up alike.
+    """
+
+    def __init__(self, contract: Mapping[str, Any]) -> None:
+        drive, at = contract["drive"], {j["name"]: j["qpos"][0] for j in contract["joints"]}
+        self.mode, self.solver = drive["mode"], drive["solver"]
+        self.targets, self.gripper = drive["targets"], drive["gripper"]
+        self.address = [at[name] for name in drive["chain"]["joints"]]
+        self.fingers = [at[name] for name in drive["gripper"]["joints"]]
+        self.links = list(zip(*(np.asarray(drive["chain"][k], float) for k in ("tilts", "offsets")), strict=True))
+        self.tool, self.turn = (np.asarray(drive["chain"][k], float) for k in ("tool_offset", "tool_turn"))
+        self.low, self.high, self.step = (np.asarray(drive["limits"][k], float) for k in ("low", "high", "step"))
+        self.stop()
+
+    def stop(self) -> None:
+        """Forget the targets: they start where the arm is found next."""
+        self.joints = np.zeros(0, np.float32)
+
+    def start(self, qpos: Any) -> np.ndarray:
+        """Targets where the arm is at `qpos` [nq]; the hand as the contract turns it. Returns controls [n]."""
+        self.joints, self.position = self.angles(qpos).astype(np.float32), self.hand(qpos).astype(np.float32)
+        self.rotation = np.asarray(self.targets["rotation"], np.float32)
+        self.opening = np.float32(self.gripper["start"])
+        return self.controls()
+
+    def controls(self) -> np.ndarray:
+        """Targets of the joints, rad, and the opening, m per finger."""
+        return np.append(self.joints, self.opening)
+
+    def angles(self, qpos: Any) -> np.ndarray:
+        """Joint angles of the chain, as float32 has them."""
+        return np.asarray(qpos, np.float32)[self.address].astype(float)
+
+    def hand(self, qpos: Any) -> np.ndarray:
+        """Tool centre point [3], m, in the frame of the arm's base."""
+        return self.forward(self.angles(qpos))[2]
+
+    def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(points [n, 3] on the joints' axes, the axes [n, 3], tool centre point [3], rotation [3, 3] of the hand)."""
+        position, rotation, points, axes = np.zeros(3), np.eye(3), [], []
+        for (tilt, offset), angle in zip(self.links, q, strict=True):
+            c, s = np.cos(angle), np.sin(angle)
+            position = position + rotation @ offset
+            rotation = rotation @ tilt @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+            points.append(position)
+            axes.append(rotation[:, 2])
+        return np.array(points), np.array(axes), position + rotation @ self.tool, rotation @ self.turn
+
+    def follow(self, change: np.ndarray, qpos: Any) -> np.ndarray:
+        """Controls [n] after `change` (m, rad) of the targets, with the arm at `qpos` [nq]."""
+        q, joints = self.angles(qpos), self.joints.astype(float)
+        self.opening = np.clip(self.opening + change[-1], self.gripper["low"], self.gripper["high"]).astype(np.float32)
+        if self.mode == "joint":
+            reach = self.targets["leash_steps"] * self.step
+            new = np.clip(np.clip(joints + change[:-1], q - reach, q + reach), self.low, self.high)
+        else:
+            self._move(change, *self.forward(q)[2:])
+            new = self._solve(joints)
+            new = joints + (new - joints) / max(1.0, np.max(np.abs(new - joints) / self.step))
+        self.joints = new.astype(np.float32)
+        return self.controls()
+
+    def _move(self, change: np.ndarray, here: np.ndarray, rotation: np.ndarray) -> None:
+        """The hand's target, no further than the leashes from `here` [3] and `rotation` [3, 3]."""
+        offset = np.clip(self.position + change[:3], *self.targets["workspace"]) - here
+        length = np.sqrt(np.sum(offset**2) + 1e-12)
+        self.position = (here + offset * min(1.0, self.targets["leash"] / length)).astype(np.float32)
+        if self.mode == "ee_pose":
+            new = _turned(self.rotation, change[3:6])
+            if np.linalg.norm(_rotation_error(new, rotation)) < self.targets["leash_turn"]:
+                self.rotation = new.astype(np.float32)
+
+    def _solve(self, q: np.ndarray) -> np.ndarray:
+        """Joint angles near `q` whose hand is at its target, within the limits."""
+        for _ in range(self.solver["iterations"]):
+            points, axes, position, rotation = self.forward(q)
+            turn = np.concatenate([np.cross(axes, position - points), axes], axis=1).T
+            error = np.concatenate([self.position - position, _rotation_error(self.rotation, rotation)])
+            drift = self.solver["rest_gain"] * (self.solver["rest"] - q)
+            force = np.linalg.solve(turn @ turn.T + self.solver["damping"] ** 2 * np.eye(6), error - turn @ drift)
+            q = np.clip(q + drift + turn.T @ force, self.low, self.high)
+        return q
+
+    def lag(self, qpos: Any) -> np.ndarray:
+        """How far the arm at `qpos` [nq] is behind its targets, one entry per entry of the action."""
+        q, last = self.angles(qpos), [self.opening - np.mean(np.asarray(qpos, np.float32)[self.fingers])]
+        if self.mode == "joint":
+            return np.concatenate([self.joints - q, last])
+        *_, here, rotation = self.forward(q)
+        parts = [self.position - here]
+        if self.mode == "ee_pose":
+            parts.append(_rotation_error(self.rotation, rotation))
+        return np.concatenate([*parts, last])
+
+
+def _rotation_error(target: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Vector [3] about which `rotation` [3, 3] must turn to become `target`; its length is the sine of the angle."""
+    return 0.5 * np.cross(rotation.T, target.T).sum(axis=0)
+
+
+def _turned(rotation: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """`rotation` [3, 3] turned about `vector` [3] (base frame) by its length (Rodrigues)."""
+    angle = np.sqrt(np.sum(np.asarray(vector, float) ** 2) + 1e-12)
+    x, y, z = vector / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross) @ rotation
 
 
 class Runner:
@@ -188,6 +348,8 @@ class Runner:
         if [i.name for i in self.session.get_inputs()] != list(onnx["inputs"]):
             raise ExportError(f"{onnx['file']} does not have the inputs {', '.join(onnx['inputs'])}; export again")
         self.terms = self.contract["observation"]["terms"]
+        self.atoms = [parse(term["source"]) for term in self.terms]
+        self.drive = Drive(self.contract) if self.contract["drive"] else None
         self.commands = {c["name"]: c for c in self.contract["commands"]}
         self.dt = self.contract["timing"]["control_dt"]
         self.reset()
@@ -203,7 +365,9 @@ class Runner:
           commands: name -> [n, size], held as goals are; those with a range are drawn where none are given.
         """
         self.t, self.obs = 0, np.zeros(0, np.float32)
-        self.action = np.zeros(len(self.contract["actuators"]), np.float32)
+        self.action = np.zeros(len(self.contract["action"]["names"]), np.float32)
+        if self.drive is not None:
+            self.drive.stop()
         self.draws = np.random.default_rng((seed, 1))  # a stream of their own, beside goals and commands
         width = self.contract["onnx"]["inputs"].get("z", 0)
         first = np.eye(1, width)[0] * (self.contract["kind"] == "skill")  # a controller holds nothing yet
@@ -262,12 +426,12 @@ class Runner:
 
         Terms with a history take the values before this one from `self.obs`, and copies where there are none.
         """
-        state = {"qpos": np.asarray(qpos, np.float32), "qvel": np.asarray(qvel, np.float32)}
-        parts, start = [], 0
-        for term in self.terms:
-            kind, groups = _source(term["source"]) or ("", ())
-            value = self._value(term, kind, groups, state, command)
-            if noise is not None and kind in ("state", "turn"):
+        if self.drive is not None and not self.drive.joints.size:
+            self.drive.start(qpos)
+        state, parts, start = self._state(qpos, qvel), [], 0
+        for term, atoms in zip(self.terms, self.atoms, strict=True):
+            value = self._value(term, atoms, state, command)
+            if noise is not None and atoms[0][0] in SENSED:
                 value = value + noise(value.size)
             if term["clip"] is not None:
                 value = np.clip(value, *term["clip"])
@@ -280,7 +444,22 @@ class Runner:
             start += width
         return np.concatenate(parts)
 
+    def _state(self, qpos: Any, qvel: Any) -> dict[str, np.ndarray]:
+        """What terms take parts of."""
+        named = {"qpos": qpos, "qvel": qvel, "default": self.contract["default_pose"]}
+        return {name: np.asarray(value, np.float32) for name, value in named.items()}
+
     def _value(
+        self, term: Mapping[str, Any], atoms: list[Atom], state: Mapping[str, np.ndarray], command: Command
+    ) -> np.ndarray:
+        """What a term's source says, unscaled."""
+        values = [self._atom(term, kind, groups, state, command) for kind, groups in atoms]
+        wrong = [v.size for v in values if v.size != term["size"]]
+        if wrong:
+            raise ExportError(f"observation {term['name']!r} has {term['size']} entries, got {wrong[0]}")
+        return values[0] - values[1] if len(values) == 2 else values[0]
+
+    def _atom(
         self,
         term: Mapping[str, Any],
         kind: str,
@@ -288,34 +467,33 @@ class Runner:
         state: Mapping[str, np.ndarray],
         command: Command,
     ) -> np.ndarray:
-        """What a term's source says, unscaled."""
-        if kind == "state":
-            name, a, b, less = groups
-            value = state[name][int(a) : int(b)]
-            if less:
-                value = value - np.asarray(self.contract["default_pose"], np.float32)[int(a) : int(b)]
-        elif kind == "turn":
-            what, name, a, b = groups
-            value = _turned(what, state[name][int(a) : int(b)])
-        elif kind == "clock":
+        if kind in ("part", "of"):
+            name, a, b = groups[-3:]
+            part = state[name][int(a) : int(b)]
+            return part if kind == "part" else _of(groups[0], part)
+        if kind == "drive":
+            found: np.ndarray = getattr(self.drive, groups[0])(state["qpos"])
+            return found.astype(np.float32)
+        if kind == "clock":
             angle = np.float32(2 * np.pi * self.t * self.dt / float(groups[0]))
-            value = np.array([np.sin(angle), np.cos(angle)], np.float32)
-        elif kind == "action":
-            value = self.action
-        else:
-            name, minus, c, d = groups
-            if name not in command:
-                raise ExportError(
-                    f"command {name!r} is missing: act(qpos, qvel, {{{name!r}: [{term['size']} numbers]}})"
-                )
-            value = np.asarray(command[name], np.float32).ravel()
-            value = value - state[minus][int(c) : int(d)] if minus else value
-        if value.size != term["size"]:
-            raise ExportError(f"observation {term['name']!r} has {term['size']} entries, got {value.size}")
-        return value
+            return np.array([np.sin(angle), np.cos(angle)], np.float32)
+        if kind == "action":
+            return self.action
+        if groups[0] not in command:
+            raise ExportError(
+                f"command {groups[0]!r} is missing: act(qpos, qvel, {{{groups[0]!r}: [{term['size']} numbers]}})"
+            )
+        return np.asarray(command[groups[0]], np.float32).ravel()
+
+    def missing(self, qpos: Any, qvel: Any) -> float | None:
+        """Distance from the goal of what it is about, at a state; None where no term tells."""
+        for term, atoms in zip(self.terms, self.atoms, strict=True):
+            if atoms[0] == ("command", ("goal",)) and len(atoms) == 2 and self.goals is not None:
+                return float(np.linalg.norm(self._value(term, atoms, self._state(qpos, qvel), self.command())))
+        return None
 
     def act(self, qpos: Any, qvel: Any, command: Command | None = None, noise: Any = None) -> np.ndarray:
-        """One control step: actuator controls [nu] for qpos [nq], qvel [nv], in the order of the contract.
+        """One control step: controls [n] of the contract's actuators for qpos [nq], qvel [nv], in its order.
 
         `command` overrides the goals given to `reset`. Call it once per control period: it advances the clock.
         """
@@ -329,7 +507,7 @@ class Runner:
         feed = {name: inputs[name] for name in self.contract["onnx"]["inputs"]}
         out = {k: v[0] for k, v in zip(names, self.session.run(names, feed), strict=True)}
         self.z, self.action, self.t = out.get("z_next", self.z), out["action"], self.t + 1
-        return out["ctrl"]
+        return out["ctrl"] if self.drive is None else self.drive.follow(out["ctrl"], qpos)
 
     def draw(self, decides: bool = True) -> np.ndarray:
         """What a planner draws for a decision, standard normal float32 [`noise`]; zeros, and no draw, between two."""
@@ -356,7 +534,8 @@ class Runner:
         rng, size = np.random.default_rng(extra.seed), len(self.contract["actuators"])
         noise = (lambda n: rng.normal(0.0, extra.noise, n)) if extra.noise else None
         world.reset(*(start or (self.contract["default_pose"], np.zeros(len(world.v)))))
-        queue = [np.asarray(self.contract["action"]["offset"])] * extra.latency
+        idle = self.drive.start(world.state()[0]) if self.drive else np.asarray(self.contract["action"]["offset"])
+        queue = [idle] * extra.latency
         log: dict[str, list[Any]] = {k: [] for k in ("qpos", "qvel", "ctrl", "obs", "action", "z")}
         for step in range(steps + 1):
             qpos, qvel = world.state()
@@ -385,7 +564,7 @@ class World:
         import mujoco
 
         self.mujoco, contract = mujoco, runner.contract
-        self.model = _load_model(runner.folder, contract["model"]) if model is None else model.__copy__()
+        self.model = load_model(runner.folder, contract["model"]) if model is None else model.__copy__()
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.data = mujoco.MjData(self.model)
         joints, obj = contract["joints"], mujoco.mjtObj
@@ -449,7 +628,8 @@ def _addresses(table: Any, ids: list[int], wanted: list[list[int]]) -> np.ndarra
     return out
 
 
-def _load_model(folder: Path, entry: Mapping[str, Any]) -> Any:
+def load_model(folder: Path, entry: Mapping[str, Any]) -> Any:
+    """The exported `mujoco.MjModel`; `entry` is `model` of the contract. Raises `ExportError`."""
     import mujoco
 
     if mujoco.__version__ == entry["mujoco"]:
@@ -501,7 +681,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Simulate, print the distance travelled and the mean control."""
+    """Simulate, print the distance travelled, the mean control and the distance to the last goal."""
     args = _arguments(argv)
     if args.steps < 1 or args.latency < 0 or args.noise < 0:
         raise ExportError("--steps must be at least 1, --latency and --noise at least 0")
@@ -519,13 +699,14 @@ def main(argv: list[str] | None = None) -> None:
     out = runner.simulate(args.steps, model, disturbance=extra, on_step=view)
     root = out["qpos"][:, : runner.contract["root"]]
     away, path = np.linalg.norm(root[-1] - root[0]), np.linalg.norm(np.diff(root, axis=0), axis=1).sum()
+    went, path = (f"distance {away:.2f} m after ", f" (path {path:.2f} m)") if root.size else ("", "")
     print(
-        f"{runner.contract['kind']} on {runner.contract['env']}: distance {away:.2f} m after "
-        f"{args.steps * runner.dt:.2f} s (path {path:.2f} m), mean |ctrl| {np.abs(out['ctrl']).mean():.3f}"
+        f"{runner.contract['kind']} on {runner.contract['env']}: {went}{args.steps * runner.dt:.2f} s{path}, "
+        f"mean |ctrl| {np.abs(out['ctrl']).mean():.3f}"
     )
-    if runner.goals is not None:
-        last = runner.command()["goal"]
-        print(f"distance to the last goal: {np.linalg.norm(last - root[-1][: len(last)]):.2f} m")
+    left = runner.missing(out["qpos"][-1], out["qvel"][-1])
+    if left is not None:
+        print(f"distance to the last goal: {left:.3f} m")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from repertoire.envs.tasks import (
     robots,
     skillbench,
 )
-from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange
+from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange, scene
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, typed, unknown
 
@@ -60,7 +60,7 @@ TASKS: dict[str, type[Task]] = {
         place.PandaStack,
         rearrange.PandaRearrange,
         drawer.PandaDrawer,
-        drawer.PandaScene,
+        scene.PandaScene,
         cubes.PandaCube,
         go2.Go2,
         go2.Go2Velocity,
@@ -118,6 +118,13 @@ def _checked(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         if key not in fields:
             raise unknown(f"option of env {name}", key, fields)
     return {key: typed(f"env.{key}", value, hints[key]) for key, value in options.items()}
+
+
+def shared_options(task: Any, name: str) -> dict[str, Any]:
+    """The options that env `name` has too, with their values in `task`; none of what is no task of ours."""
+    theirs = {f.name for f in dataclasses.fields(TASKS[name])} if name in TASKS else set()
+    ours = dataclasses.fields(task) if isinstance(task, Task) else ()
+    return {f.name: getattr(task, f.name) for f in ours if f.name in theirs}
 
 
 def expert_of(env: Any) -> Expert:

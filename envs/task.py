@@ -49,7 +49,7 @@ class Task:
         count instead of `weights` and which the last slice of policy and critic tells (`TASK`, one-hot).
       fields: derived `Data` fields the task reads.
       substeps: physics steps per control step (decimation).
-      affine_control: whether controls are the action, scaled and shifted: what an export can hold.
+      affine_control: whether controls are the action, scaled and shifted; where not, an export needs a `drive`.
       camera: how videos look at it: `follow`, or the name of a camera in the model.
       ceiling_m: length of an episode, control steps -> how far the robot can get from its start in it, m: measured
         where it can be (docs/evaluation.md); lengths that are not there are not known.
@@ -129,6 +129,17 @@ class Task:
             if term not in self.known_terms():
                 raise unknown(f"reward term of env {self.name}", term, self.known_terms())
 
+    def drive(self) -> dict[str, Any] | None:
+        """What turns scaled actions into controls where `affine_control` is false, as data for runners of an export.
+
+        None: nothing that a runner knows. Its fields are those of `drive` in `deploy.runner.CONTRACT`.
+        """
+        return None
+
+    def switches(self, memory: Any) -> Array:
+        """Controls of the last actuators, which the policy does not drive and no robot has (a lock), [n]."""
+        return jnp.zeros(0)
+
     def mocap(self, action: Array, data: Data, memory: Any) -> Array | None:
         """Poses [nmocap, 7] (m, quaternion) that mocap bodies take for the step; None: they stay where they are."""
         return None
@@ -144,9 +155,14 @@ class Task:
     def sources(self) -> dict[str, str]:
         """Where the `policy` slices come from, for runners without this code: slice name -> source.
 
-        A source is `qpos[a:b]`, `qvel[a:b]` (addresses in `model`), `command.<name>` (what the operator asks for) or
-        `command.<name> - qpos[a:b]`. A slice without a source must be computed by whoever runs the export.
+        A source is `A` or `A - B`, of `qpos[a:b]`, `qvel[a:b]` (addresses in `model`), `command.<name>` (what the
+        operator asks for, or perception tells) and the others that `deploy.runner.ATOMS` lists. A slice without a
+        source must be computed by whoever runs the export.
         """
+        return {}
+
+    def asked(self, data: Data, memory: Any) -> dict[str, Array]:
+        """What an operator would ask for now, by command name, where it is no field of the memory of that name."""
         return {}
 
     def commands(self) -> dict[str, tuple[list[list[float]], int]]:
@@ -218,7 +234,7 @@ def at_least(env: str, low: float, **values: float) -> None:
     """`UserError` for the first of `values` (option name -> value) that is no number of at least `low`."""
     for option, value in values.items():
         if not isinstance(value, Real) or not low <= value < float("inf"):  # NaN compares false: refused too
-            raise UserError(f"env {env}: {option} must be at least {low:g}, got {value}")
+            raise UserError(f"env {env}: env.{option} must be at least {low:g}, got {value}")
 
 
 def _check_tasks(env: str, tasks: Mapping[str, Any]) -> None:
@@ -236,7 +252,7 @@ def interval(env: str, **values: tuple[float, float]) -> None:
     """`UserError` for the first of `values` (option name -> (low, high)) whose ends are not finite and in order."""
     for option, bounds in values.items():
         if len(bounds) != 2 or not float("-inf") < bounds[0] <= bounds[1] < float("inf"):
-            raise UserError(f"env {env}: {option} must be low <= high, got {list(bounds)}")
+            raise UserError(f"env {env}: env.{option} must be low <= high, got {list(bounds)}")
 
 
 def actuator_name(model: mujoco.MjModel, i: int) -> str:

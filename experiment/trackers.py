@@ -84,11 +84,15 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Weights & Biases; a resumed run continues the same W&B run."""
+    """Weights & Biases; a resumed run continues the same W&B run.
+
+    W&B takes nothing back and its steps only increase, so updates that it has seen are not sent again: those between
+    the checkpoint and the end of the session before, which the resumed run repeats.
+    """
 
     def __init__(self, run: RunDir, after: int | None) -> None:
         """Project, entity and offline mode come from W&B's own variables (WANDB_PROJECT, WANDB_MODE ...)."""
-        del after
+        del after  # W&B itself says where it stands
         wandb = _import("wandb", "wandb")
         self._run = wandb.init(
             project=_env("WANDB_PROJECT", "repertoire"),
@@ -99,10 +103,13 @@ class WandbTracker:
             dir=str(run.path),
         )
         self._run.define_metric("*", step_metric="env_steps")
+        self._next = int(self._run.step)
 
     def log(self, update: int, env_steps: int, metrics: Mapping[str, Any]) -> None:
-        """Send one row."""
-        self._run.log({**dict(scalars(metrics)), "update": update, "env_steps": env_steps})
+        """Send one row, unless W&B has one of this update."""
+        if update >= self._next:
+            row = {**dict(scalars(metrics)), "update": update, "env_steps": env_steps}
+            self._run.log(row, step=update, commit=True)
 
     def close(self) -> None:
         """Finish the W&B run."""
@@ -110,24 +117,30 @@ class WandbTracker:
 
 
 class MlflowTracker:
-    """MLflow; server and experiment come from MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."""
+    """MLflow; server and experiment come from MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
+
+    MLflow keeps every point of a step, so updates that it has seen are not sent again.
+    """
 
     def __init__(self, run: RunDir, after: int | None) -> None:
         """Start the MLflow run, or continue the one that carries this run's tag."""
-        del after
+        del after  # MLflow itself says where it stands
+        self._last = 0
         self._mlflow = mlflow = _import("mlflow", "mlflow")
         mlflow.set_experiment(_env("MLFLOW_EXPERIMENT_NAME", "repertoire"))
         tag = _run_id(run)
         found = mlflow.search_runs(filter_string=f"tags.repertoire_run = '{tag}'", output_format="list")
         if found:
+            self._last = int(found[0].data.metrics.get("update", 0))
             mlflow.start_run(run_id=found[0].info.run_id)
             return
         mlflow.start_run(run_name=run.name, tags={"repertoire_run": tag})
         mlflow.log_params({k: str(v)[:500] for k, v in flatten(run.config)})
 
     def log(self, update: int, env_steps: int, metrics: Mapping[str, Any]) -> None:
-        """Send one point per scalar, over env steps."""
-        self._mlflow.log_metrics(dict(scalars({"update": update, **metrics})), step=env_steps)
+        """Send one point per scalar, over env steps, unless MLflow has those of this update."""
+        if update > self._last:
+            self._mlflow.log_metrics(dict(scalars({"update": update, **metrics})), step=env_steps)
 
     def close(self) -> None:
         """End the MLflow run."""

@@ -41,8 +41,7 @@ class BlendConfig:
       bounded: what is emitted lies in [-1, 1] already, as SAC's actions do: sub-goals are scaled to +-`limit`
         instead of squashed.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
-      groups: name -> actuator names or patterns that share their weights; `all`: all of them do; None: every actuator
-        has its own.
+      groups: name -> actuator names or patterns that share their weights; `all`: all do; None: each has its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
       std: for `multiply`, the standard deviation of a skill that stores none.
     """

@@ -132,16 +132,23 @@ class Navigator:
 
     def step(self, key: Array, state: State, last: Array) -> tuple[Array, Array]:
         """The option on the shortest way; of equally short ways that of the first."""
+        option = self.option(state, last, jnp.zeros(2))
+        return option, option + 1
+
+    def option(self, state: State, last: Array, beside: Array) -> Array:
+        """What `step` chooses, [], if the robot's place lies `beside` [2] m from where it is."""
         here, ahead = state.obs["features"][self.position], self.goal(state)
-        at = here if self.field.absolute else -ahead
         goals, cells = jnp.asarray(self.field.goals), self.field.cells
         which = jnp.argmin(jnp.linalg.norm(goals - here - ahead, axis=-1)) if self.field.absolute else 0
-        way = at + jnp.asarray(self.ways)[last]  # [parts, n, 2]
+        way = self.place(state) + beside + jnp.asarray(self.ways)[last]  # [parts, n, 2]
         blocked = ~jnp.asarray(cells.free)[cells.indices(way)].all(0)
         options = jnp.arange(self.graph.start)
         onward = jnp.asarray(self.value)[which, options, *cells.indices(way[-1])]
-        option = jnp.argmin(jnp.asarray(self.price)[last] + onward + LOST * blocked).astype(jnp.int32)
-        return option, option + 1
+        return jnp.argmin(jnp.asarray(self.price)[last] + onward + LOST * blocked).astype(jnp.int32)
+
+    def place(self, state: State) -> Array:
+        """Where the robot is in `field`, [2] m."""
+        return state.obs["features"][self.position] if self.field.absolute else -self.goal(state)
 
 
 def navigator(env: MacroEnv, graph: SkillGraph, field: Field) -> Navigator:

@@ -26,7 +26,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
     opened = RunDir.open(cfg["run"])
     cfg = {**cfg, "rollouts": cfg["rollouts"] or usual_rollouts(opened)}
     if planning.is_planned(opened.config):
-        found = planning.evaluate(opened, cfg["rollouts"], cfg["seed"], cfg["physics"], cfg["steps"])
+        found = planning.evaluate(opened, cfg["rollouts"], cfg["start_seed"], cfg["physics"], cfg["steps"])
     else:
         opened, learner, state = load(cfg)
         measured = _skills if opened.kind == "train-skills" else _policy
@@ -49,7 +49,7 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
 
 def _file(cfg: dict[str, Any], opened: RunDir) -> str:
     """`evaluation.json` is of the protocol that training ends with, or tables would mix; others are kept beside it."""
-    usual = {"rollouts": usual_rollouts(opened), "seed": 1000, "steps": None}
+    usual = {"rollouts": usual_rollouts(opened), "start_seed": 1000, "steps": None}
     parts = [f"{k}{cfg[k]}" for k, v in usual.items() if cfg[k] not in (v, None)]
     return "-".join(["evaluation", *parts]) + ".json"
 
@@ -77,7 +77,7 @@ def _interval(found: dict[str, float] | None) -> str:
 
 
 def _policy(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
-    return train.measure(opened, learner, state, cfg["rollouts"], cfg["seed"], cfg["steps"])
+    return train.measure(opened, learner, state, cfg["rollouts"], cfg["start_seed"], cfg["steps"])
 
 
 def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +87,6 @@ def _skills(opened: RunDir, learner: Any, state: Any, cfg: dict[str, Any]) -> di
     for i in range(seeds):
         one = trainer.seed_state(state, i, seeds)
         skill = train_skills.frozen(opened, learner, one, i)
-        found = train_skills.measure(learner, one, skill, cfg["rollouts"], cfg["seed"])
+        found = train_skills.measure(learner, one, skill, cfg["rollouts"], cfg["start_seed"])
         rows.append({"seed": opened.config["seed"] + i, **found})
     return skill_eval.summary(learner, rows)

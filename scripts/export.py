@@ -10,11 +10,12 @@ import numpy as np
 from repertoire.algos import networks, trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config, evaluate, planning, train_skills
+from repertoire.scripts import config, evaluate, planning, session, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
-SHOWN = ("outputs.recorded_error", "closed_loop.qpos_error_20", "closed_loop.clear_starts", "closed_loop.return.jax",
-         "closed_loop.return.export", "closed_loop.reach_m.jax", "closed_loop.reach_m.export")  # fmt: skip
+SHOWN = ("outputs.recorded_error", "outputs.compared", "closed_loop.qpos_error_20", "closed_loop.clear_starts",
+         "closed_loop.return.jax", "closed_loop.return.export", "closed_loop.reach_m.jax",
+         "closed_loop.reach_m.export")  # fmt: skip
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -32,13 +33,11 @@ def run(cfg: dict[str, Any]) -> Path:
             f"run {opened.name} is of several policies, which its expert chooses from: export a controller over its "
             "skills, as `repertoire train-controller` makes one"
         )
-    seeds = int(opened.config["num_seeds"])
-    if not 0 <= cfg["seed"] < seeds:
-        raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {cfg['seed']}")
+    session.check_place(opened.config, cfg["seed"])
     if planning.is_planned(opened.config):
         return write(opened, *ruled(opened, cfg["physics"], cfg["seed"]), 0, out, check)
     opened, learner, state = evaluate.load(cfg)
-    one = trainer.seed_state(state, cfg["seed"], seeds)
+    one = trainer.seed_state(state, cfg["seed"], int(opened.config["num_seeds"]))
     graph = graph_of(opened, learner, one, cfg["seed"])
     return write(opened, learner.env, graph, int(one.update) * learner.steps_per_update * learner.hold, out, check)
 

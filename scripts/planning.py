@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from repertoire.envs import registry as envs
 from repertoire.errors import UserError, typed, unknown
 from repertoire.experiment import console, matrices
 from repertoire.experiment.files import guard_writes, read_json, write_json
@@ -49,7 +50,7 @@ def run(kind: str, cfg: dict[str, Any], name: str) -> RunDir:
     try:
         ready = _make(done, env, maker)
         write_json(done.path / "evaluation.json", found := measure(done, ready, count, seed=1000))
-        draw(done, ready, min(count, 8), seed=2000)
+        draw(done, ready, min(count, 8), start=2000)
         done.mark_done(updates=0)
         print(task_eval.told(found))
     finally:
@@ -102,10 +103,11 @@ def measure(opened: RunDir, ready: Made, count: int, seed: int, steps: int | Non
     return task_eval.table(ready.env, kind, rows, others, jax.random.key(seed), count, steps)
 
 
-def draw(opened: RunDir, ready: Made, count: int, seed: int) -> None:
-    """Plots and, where the config asks for it, a video of the first seed."""
-    found = task_eval.episodes(ready.env, ready.rules[0][0], jax.random.key(seed), count)
-    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"])
+def draw(opened: RunDir, ready: Made, count: int, start: int, index: int = 0) -> None:
+    """Plots and, where the config asks for it, a video of seed number `index`; `start` draws the starts."""
+    found = task_eval.episodes(ready.env, ready.rules[index][0], jax.random.key(start), count)
+    mark = session.mark(opened.config, index) if index else ""
+    task_draw.draw(opened, ready.env, found, opened.config["controller"]["kind"], mark)
 
 
 def _plan(cfg: Config, env: MacroEnv) -> Maker:
@@ -142,7 +144,7 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
     run_up = typed("controller.run_up", controller["run_up"], int)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
-    ground = macro_of(cfg, {"name": controller["measured_on"] or env.composer.skills[0].manifest["env"]})
+    ground = macro_of(cfg, _open_ground(cfg, env))
     handoff.check(ground)
 
     def measured(seed: int) -> Kept:
@@ -160,6 +162,18 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
         return navigate.navigator(env, edges, navigate.field_of(env, edges, config)), figures
 
     return maker
+
+
+def _open_ground(cfg: Config, env: MacroEnv) -> dict[str, Any]:
+    """Env in which hand-offs are measured: the robot as in `env` (`terminate`, `smooth`, ...), nothing in its way.
+
+    What only `env` has is about its goals and walls; neither rewards nor the length of episodes count in a hand-off.
+    """
+    name = cfg["controller"]["measured_on"] or env.composer.skills[0].manifest["env"]
+    if name == cfg["env"]["name"]:
+        return dict(cfg["env"])
+    shared = envs.shared_options(getattr(env.env, "task", None), name)
+    return {"name": name, **{k: v for k, v in shared.items() if k not in ("weights", "tasks", "episode_length")}}
 
 
 def _script(cfg: Config, env: MacroEnv) -> Maker:

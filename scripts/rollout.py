@@ -1,4 +1,4 @@
-"""`rollout`: videos and plots of a run, or of the zero and random agents in its env."""
+"""`rollout`: videos and plots of a run, of the expert it imitates, or of the zero and random agents in its env."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown
 from repertoire.experiment import video
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config, evaluate, planning, train, train_skills
+from repertoire.scripts import config, evaluate, planning, session, train, train_skills
 
-POLICIES = ("trained", "zero", "random")
+POLICIES = ("trained", "expert", "zero", "random")
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -34,15 +34,19 @@ def run(cfg: dict[str, Any]) -> None:
 def _draw(cfg: dict[str, Any]) -> RunDir:
     """Draw the run and return it."""
     opened = RunDir.open(cfg["run"])
+    session.check_place(opened.config, cfg["seed"])
     if planning.is_planned(opened.config) and cfg["policy"] == "trained":
         opened.config["video"] = True
-        planning.draw(opened, planning.made(opened, cfg["physics"]), cfg["count"], cfg["seed"])
+        planning.draw(opened, planning.made(opened, cfg["physics"]), cfg["count"], cfg["start_seed"], cfg["seed"])
         return opened
+    if cfg["policy"] == "expert" and opened.kind != "imitate":
+        raise UserError(f"run {opened.name} imitates no expert: policy=expert is of runs of imitate")
     opened, learner, state = evaluate.load(cfg)
     opened.config["video"] = True
     if opened.kind == "train-skills" and cfg["policy"] == "trained":
-        one = trainer.seed_state(state, 0, int(opened.config["num_seeds"]))
-        train_skills.draw(opened, learner, one, "", with_video=True, count=cfg["count"])
+        one = trainer.seed_state(state, cfg["seed"], int(opened.config["num_seeds"]))
+        mark = session.mark(opened.config, cfg["seed"])
+        train_skills.draw(opened, learner, one, mark, with_video=True, count=cfg["count"])
     else:
-        train.draw(opened, learner, state, cfg["policy"], cfg["count"], cfg["seed"])
+        train.draw(opened, learner, state, cfg["policy"], cfg["count"], cfg["start_seed"], cfg["seed"])
     return opened

@@ -10,7 +10,7 @@ import jax
 from repertoire.algos import networks, trainer
 from repertoire.algos.imitation import Imitator
 from repertoire.algos.types import AnyLearner
-from repertoire.errors import UserError
+from repertoire.errors import UserError, typed
 from repertoire.experiment import checkpoints, console
 from repertoire.experiment.files import guard_writes
 from repertoire.experiment.run_dir import RunDir
@@ -73,8 +73,18 @@ def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) ->
 
 def entry_name(config: Mapping[str, Any], default: str, index: int, part: str = "") -> str:
     """Name of the library entry of seed number `index` of a run; `part`: of what there are several a seed."""
-    name = "-".join(filter(None, (config["name"] or default, part)))
-    return name if config["num_seeds"] == 1 else f"{name}-s{config['seed'] + index}"
+    return "-".join(filter(None, (config["name"] or default, part))) + mark(config, index)
+
+
+def mark(config: Mapping[str, Any], index: int) -> str:
+    """What tells files and entries of seed number `index` of a run from those of its other seeds."""
+    return "" if config["num_seeds"] == 1 else f"-s{config['seed'] + index}"
+
+
+def check_place(config: Mapping[str, Any], index: int) -> None:
+    """`UserError` where a run has no seed number `index`."""
+    if not 0 <= typed("seed", index, int) < (seeds := int(config["num_seeds"])):
+        raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {index}")
 
 
 def store(config: Mapping[str, Any], made: Skill, figures: Mapping[str, Any], shown: str = "") -> str:

@@ -222,12 +222,11 @@ def told(found: Mapping[str, Any]) -> str:
 
 
 def baselines(learner: AnyLearner) -> dict[str, Any]:
-    """What a policy is held against: its expert, or random actions; a controller against rules over its skills."""
-    if isinstance(learner, Imitator):
-        return {"expert": stage_eval.expert(learner)}
+    """What a policy is held against: random actions, and its expert; a controller against rules over its skills."""
     if isinstance(learner.env, MacroEnv):
         return controller_baselines(learner.env)
-    return {"random": random(learner)}
+    expert = {"expert": stage_eval.expert(learner)} if isinstance(learner, Imitator) else {}
+    return {**expert, "random": random(learner)}
 
 
 def controller_baselines(env: MacroEnv) -> dict[str, Rule]:

@@ -14,7 +14,7 @@ from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import allocation
-from repertoire.scripts import build, config, session, task_draw, task_eval
+from repertoire.scripts import build, config, session, stage_eval, task_draw, task_eval
 from repertoire.skills.adapters import freeze_policy
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -112,13 +112,23 @@ def allocations(run_dir: RunDir, learner: Any, state: Any) -> list[allocation.Al
     return [allocation.learned(learner.env, task_eval.trained(learner, one)) for one in ones]
 
 
-def draw(run_dir: RunDir, learner: Any, state: Any, policy: str = "trained", count: int = 8, seed: int = 2000) -> None:
-    """Path plot and, where the config asks for it, a video of one seed."""
-    one = trainer.seed_state(state, 0, int(run_dir.config["num_seeds"]))
-    rules = {"trained": task_eval.trained(learner, one), "zero": task_eval.zero(learner)}
-    rules["random"] = task_eval.random(learner)
-    found = task_eval.episodes(learner.env, rules[policy], jax.random.key(seed), count)
-    task_draw.draw(run_dir, learner.env, found, policy, "" if policy == "trained" else f"-{policy}")
+def draw(
+    run_dir: RunDir,
+    learner: Any,
+    state: Any,
+    policy: str = "trained",
+    count: int = 8,
+    start: int = 2000,
+    index: int = 0,
+) -> None:
+    """Path plot and, where the config asks for it, a video of seed number `index`; `start` draws the starts."""
+    one = trainer.seed_state(state, index, int(run_dir.config["num_seeds"]))
+    rules: dict[str, Callable[[Any], Any]] = {"zero": task_eval.zero, "random": task_eval.random}
+    rules["expert"] = stage_eval.expert
+    rule = task_eval.trained(learner, one) if policy == "trained" else rules[policy](learner)
+    found = task_eval.episodes(learner.env, rule, jax.random.key(start), count)
+    mark = session.mark(run_dir.config, index) if index else ""
+    task_draw.draw(run_dir, learner.env, found, policy, mark + ("" if policy == "trained" else f"-{policy}"))
 
 
 def _evaluator(learner: Any, seeds: int) -> session.Evaluate:

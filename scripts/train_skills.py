@@ -50,8 +50,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
         skill = frozen(run_dir, learner, one, i)
         found = measure(learner, one, skill)
         rows.append({"seed": cfg["seed"] + i, **found})
-        suffix = f"-s{cfg['seed'] + i}" if seeds > 1 else ""
-        picture = draw(run_dir, learner, one, suffix, with_video=cfg["video"] and i == 0)
+        picture = draw(run_dir, learner, one, session.mark(cfg, i), with_video=cfg["video"] and i == 0)
         final = Skill({**skill.manifest, "metrics": found}, skill.arrays)
         references.append(Library(cfg["library"]).add(final, picture))
         print(f"frozen: {references[-1]}  ({_headline(found)})")

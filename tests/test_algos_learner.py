@@ -155,6 +155,21 @@ def test_staggered_starts_spread_over_the_episode():
     assert (np.asarray(together) == 0).all()
 
 
+def test_a_first_episode_that_lacks_its_beginning_has_no_return():
+    env = registry.make("point_disc", episode_length=10)
+    learner = Learner(env, PPOConfig(**{**TINY, "rollout": 20}))
+    begun = jax.jit(learner.init)(jax.random.key(0))
+    _, batch, _ = jax.jit(learner.collect)(begun)
+    late = np.asarray(begun.envs.t)
+    assert len(np.unique(late)) > 3
+    for world, t in enumerate(late):
+        first = 10 - t if t else 0  # step at which a whole episode begins
+        found, reward = batch.projected[:, world], batch.task_reward[first : first + 10, world]
+        np.testing.assert_array_equal(found[:first], -np.inf)
+        rates = np.cumsum(reward) * 10 / np.arange(1, 11)
+        np.testing.assert_allclose(found[first : first + 10], rates, rtol=1e-5, atol=1e-5)
+
+
 def test_map_of_visited_cells():
     spec = registry.make_spec("point")
     size = spec.obs.size("features")

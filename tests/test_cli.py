@@ -130,6 +130,26 @@ def _skill():
     return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
 
 
+def test_rollout_draws_the_seed_that_is_asked_for(monkeypatch, tmp_path):
+    import jax
+    import numpy as np
+
+    from repertoire.algos import trainer
+    from repertoire.scripts import build, session, train_skills
+
+    monkeypatch.chdir(tmp_path)
+    cfg = config.compose("train_skills", [*TINY, "num_seeds=2", "run_dir=run"])
+    run, learner, drawn = session.open_run("train-skills", cfg, ""), build.learner_of("train-skills", cfg), []
+    state = trainer.programs(learner, 2).init(trainer.seed_keys(0, 2))
+    session._save(run, 1, state)
+    run.close()
+    monkeypatch.setattr(train_skills, "draw", lambda *args, **kwargs: drawn.append(args))
+    cli.main(["rollout", "run=run", "seed=1"])
+    ((_, _, one, mark),) = drawn
+    assert mark == "-s1"
+    jax.tree.map(np.testing.assert_array_equal, one.params, jax.tree.map(lambda x: x[1], state.params))
+
+
 def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _library(tmp_path)

@@ -58,16 +58,11 @@ def test_a_wrong_name_fails_before_anything_is_trained(tmp_path):
 
 
 def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
-    more = [
-        "arms.sequence.envs=[half_cheetah_hurdle]",
-        "envs=[half_cheetah_hurdle,ant_maze]",
-        "+skills.ant_maze=[ant-pos]",
-    ]
-    maze = [
-        "+settings.ant_maze=['env.maze=u']",
-        "+arms.compose={skills:[ant-east,ant-west],settings:['controller=compose']}",
-    ]
-    cfg = config.compose("compare", ["comparison=controllers_hurdle", "seeds=2", "out=there", *more, *maze])
+    cfg = config.compose("compare", ["comparison=controllers_hurdle", "seeds=2", "out=there"])
+    cfg["envs"] = ["half_cheetah_hurdle", "ant_maze"]
+    cfg["skills"]["ant_maze"], cfg["settings"]["ant_maze"] = ["ant-pos"], ["env.maze=u"]
+    cfg["arms"]["sequence"]["envs"] = ["half_cheetah_hurdle"]
+    cfg["arms"]["compose"] = {"skills": ["ant-east", "ant-west"], "settings": ["controller=compose"]}
     jobs = {(j.env, j.arm): j for j in compare.plan(cfg)}
     assert len(jobs) == 2 * 6 - 1 and ("ant_maze", "sequence") not in jobs
     blend, sequence = jobs["ant_maze", "blend"], jobs["half_cheetah_hurdle", "sequence"]

@@ -198,7 +198,7 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda c: c.update(extra=1), "field contract.extra is unknown"),
     (lambda c: c.update(root="2"), "contract.root must be a int, got '2'"),
     (lambda c: c.update(kind="robot"), "kind 'robot' is none of"),
-    (lambda c: c.update(schema=99), "schema 99, this runner reads 1"),
+    (lambda c: c.update(schema=99), "schema 99, this runner reads 2"),
     (lambda c: c["observation"]["terms"][0].update(source="magic"), "cannot read observation 'posture'"),
     (lambda c: c["onnx"].update(sha256="0"), "model.onnx is not the file"),
 ]

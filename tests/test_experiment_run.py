@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,68 @@ def test_jsonl_and_tensorboard_write_and_resume(tmp_path):
             t.close()
     assert metrics_log.read(run.metrics)["update"].tolist() == [1, 2, 3]
     assert list((run.path / "tensorboard").glob("events*"))
+
+
+class FakeWandb:
+    """Steps only increase: a row of an earlier one is dropped. A run that is resumed goes on after its last step."""
+
+    def __init__(self):
+        self.rows, self.step, self.ids = [], 0, set()
+
+    def init(self, *, id, resume, **_):
+        assert resume == "allow"
+        self.ids.add(id)
+        return self
+
+    def log(self, row, step=None, commit=None):
+        step = self.step if step is None else step
+        assert step >= self.step, "W&B would drop it"
+        self.rows.append(row)
+        self.step = step + 1
+
+    def define_metric(self, *args, **kwargs): ...
+
+    def finish(self): ...
+
+
+class FakeMlflow:
+    """One run, which keeps every point."""
+
+    def __init__(self):
+        self.points, self.tags = [], None
+
+    def search_runs(self, filter_string, output_format):
+        latest = max(self.points, key=lambda p: p[0], default=(0, {}))[1]
+        run = SimpleNamespace(info=SimpleNamespace(run_id="a"), data=SimpleNamespace(metrics=latest))
+        return [run] if self.tags and self.tags["repertoire_run"] in filter_string else []
+
+    def start_run(self, run_id=None, run_name=None, tags=None):
+        assert run_id == "a" or self.tags is None
+        self.tags = tags or self.tags
+
+    def log_metrics(self, metrics, step):
+        self.points.append((step, metrics))
+
+    def set_experiment(self, name): ...
+
+    def log_params(self, params): ...
+
+    def end_run(self): ...
+
+
+@pytest.mark.parametrize("fake", [FakeWandb, FakeMlflow])
+def test_services_get_every_update_once(tmp_path, monkeypatch, fake):
+    """Killed at update 4, resumed from the checkpoint of update 2: 3 and 4 come again, and are the same."""
+    name, service = fake.__name__.removeprefix("Fake").lower(), fake()
+    monkeypatch.setitem(sys.modules, name, service)
+    run = make(tmp_path / "a")
+    for after, updates in ((0, (1, 2, 3, 4)), (2, (3, 4, 5, 6)), (6, (7,))):
+        tracker = trackers.make_trackers([name], run, after)[1]
+        for u in updates:
+            tracker.log(u, 100 * u, {"loss": [1.0, float(u)]})
+        tracker.close()
+    rows = service.rows if name == "wandb" else [{**row, "env_steps": step} for step, row in service.points]
+    assert [(r["update"], r["env_steps"], r["loss/seed1"]) for r in rows] == [(u, 100 * u, u) for u in range(1, 8)]
 
 
 def test_scalars_split_seeds():

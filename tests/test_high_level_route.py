@@ -93,6 +93,19 @@ def test_progress_adds_up_to_the_way_that_was_made():
     assert total == pytest.approx(0.5 * made, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("env", "options", "says"),
+    [
+        ("point_maze", {"guide": -1.0}, r"env\.guide must be at least 0, got -1\.0"),
+        ("go2_velocity", {"vx": (1.0, -1.0)}, r"env\.vx must be low <= high"),
+        ("panda_cube", {"vary_mass": 1.0}, r"env\.vary_mass must be at least 0 and below 1"),
+    ],
+)
+def test_a_range_names_the_setting(env, options, says):
+    with pytest.raises(UserError, match=says):
+        registry.make_task(env, **options)
+
+
 def test_progress_needs_a_guide():
     with pytest.raises(UserError, match=r"set env\.guide"):
         registry.make_task("ant_maze", weights={"progress": 1.0})

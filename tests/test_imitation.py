@@ -193,7 +193,7 @@ def place(tmp_path_factory):
 @pytest.mark.slow
 def test_the_verb_trains_evaluates_and_freezes(place, capsys):
     found = read_json(place / "run" / "evaluation.json")
-    assert set(found["rules"]) == {"trained", "expert"} and len(found["seeds"]) == 1
+    assert set(found["rules"]) == {"trained", "expert", "random"} and len(found["seeds"]) == 1
     assert {"done_up", "done_down", "loss_up", "loss_down"} <= set(found["seeds"][0])
     assert read_json(place / "run" / "done.json")["skills"] == ["point_disc-up@1", "point_disc-down@1"]
     manifest = Library(place / "library").load("point_disc-down").manifest
@@ -211,6 +211,8 @@ def test_the_run_serves_other_verbs(place, capsys):
     cli.main(["evaluate", "run=run"])
     again = read_json(place / "run" / "evaluation.json")
     assert again["return"] == pytest.approx(found["return"], rel=1e-4, abs=1e-4)
+    cli.main(["rollout", "run=run", "policy=expert", "count=1"])
+    assert (place / "run" / "plots" / "paths-expert.png").exists()
     cli.main(["report", "runs=[run]", "out=page.html"])
     assert (place / "page.html").exists() and "expert" in capsys.readouterr().out
     with pytest.raises(SystemExit) as error:

@@ -308,6 +308,20 @@ def test_rough_ground_is_flat_at_the_start_and_rough_elsewhere():
     assert np.count_nonzero(feet) >= 3
 
 
+@pytest.mark.parametrize("place", [(20.0, 3.0), (-30.0, 0.0), (21.0, 25.0)])
+def test_beyond_rough_ground_the_world_goes_on(place):
+    """At 1.5 m/s a Go2 is 30 m away after an episode."""
+    task = registry.make_task("go2", ground="rough", roughness=0.08)
+    heights = task.model.hfield_data.reshape(201, 201)
+    assert not np.concatenate([heights[[0, -1]], heights[:, [0, -1]].T]).any()  # no step up on the way back
+    data = mujoco.MjData(task.model)
+    mujoco.mj_resetDataKeyframe(task.model, data, 0)
+    data.qpos[:3] = *place, 0.38
+    for _ in range(500):
+        mujoco.mj_step(task.model, data)
+    assert 0.2 < data.qpos[2] < 0.3 and data.qpos[3] > 0.95
+
+
 def test_rough_ground_is_refused_where_contacts_would_differ():
     with pytest.raises(UserError, match="use physics=native or warp") as error:
         registry.make("go2", "mjx", ground="rough")

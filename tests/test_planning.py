@@ -48,6 +48,22 @@ def test_a_script_from_the_command_line(there, capsys):
     assert (there / "script" / "export" / "model.onnx").exists()
 
 
+def test_a_seed_is_chosen_by_its_place(there, capsys):
+    cli.main([*COMMON, "controller=script", WALK, "num_seeds=2", "seed=5", "run_dir=two"])
+    plots = there / "two" / "plots"
+    assert {p.name for p in plots.iterdir()} == {"paths.png", "acting.png"}
+    cli.main(["rollout", "run=two", "seed=1", "count=1"])
+    assert {p.name for p in plots.iterdir()} == {"paths.png", "acting.png", "paths-s6.png", "acting-s6.png"}
+    capsys.readouterr()
+    for verb in ("rollout", "export"):
+        with pytest.raises(SystemExit):
+            cli.main([verb, "run=two", "seed=2"])
+        assert "seed must lie in 0 .. 1 (its place in the batch), got 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["rollout", "run=two", "policy=expert"])
+    assert "imitates no expert: policy=expert is of runs of imitate" in capsys.readouterr().err
+
+
 def test_a_graph_from_the_command_line(there, capsys):
     cli.main([*COMMON, "controller=graph", "controller.worlds=1", "controller.run_up=1", "controller.hold=10",
               "controller.navigate.margin=0.3", "run_dir=graph"])  # fmt: skip
@@ -62,6 +78,20 @@ def test_a_graph_from_the_command_line(there, capsys):
     cli.main(["export", "run=graph"])
     rule = read_json(there / "graph" / "export" / "contract.json")["hierarchy"]["rule"]
     assert (rule["kind"], rule["measured_on"], rule["map_cell"]) == ("graph", "point", 2.0)
+
+
+def test_hand_offs_are_measured_with_the_options_of_the_run(there, monkeypatch):
+    """The robot and its sensors are those of the run; walls and goals are not, and rewards do not matter."""
+    seen = []
+    monkeypatch.setattr(planning.handoff, "check", seen.append)
+    options = ["env.maze=medium", "env.smooth={velocity:0.5}", "env.episode_length=90", "env.weights={goal:2.0}"]
+    cfg = config.compose("train_controller", [*COMMON[1:], "controller=graph", *options])
+    planning._checked(cfg)
+    ground = seen[0].env.task
+    assert ground.name == "point" and ground.reset_noise == 0.0
+    assert ground.smooth == {"velocity": 0.5} and ground.episode_length == 50 and not ground.weights
+    planning._checked({**cfg, "controller": {**cfg["controller"], "measured_on": "point_maze"}})
+    assert seen[1].env.task == planning.macro_of(cfg, cfg["env"]).env.task
 
 
 @pytest.mark.slow

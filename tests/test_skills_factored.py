@@ -146,6 +146,7 @@ def test_gate_opens_at_the_target_less_its_tolerance(target, opens):
     rewards = gate.rewards(params, data.replace(projected=returns), KEY)
     np.testing.assert_array_equal(rewards[::2], 0)
     np.testing.assert_array_equal(rewards[1::2], inner.rewards(params, data, KEY)[1::2])
+    assert not gate.open(jnp.asarray(-jnp.inf))  # of an episode that lacks its beginning
     assert gate.channels == ("smerl_metra",) and gate.prior == inner.prior
     np.testing.assert_array_equal(gate.weigh(data.z[0]), [0.5])
     loss, metrics = gate.loss(params, data.replace(projected=returns), KEY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,3 +17,5 @@ class Ant(GymRobot):
     doc: ClassVar[str] = "Gymnasium's Ant for skill discovery: 200 steps of 0.05 s, never ends early"
     xml: ClassVar[str] = "ant.xml"
     substeps: ClassVar[int] = 5
+    #: Flat PPO on ant_forward, paid for speed alone, after 3 M env steps a seed: best of three, mean of 64 episodes.
+    ceiling_m: ClassVar[Mapping[int, float]] = {200: 28.5}

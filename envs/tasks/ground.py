@@ -1,4 +1,4 @@
-"""What legged robots stand on: a plane, or rough ground as a height field."""
+"""What legged robots stand on: a plane, or rough ground as a height field with a plane around it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import numpy as np
 
 #: Side of the rough ground, m, and points along a side: 0.2 m apart.
 SIDE, POINTS = 40.0, 201
-#: Half-width of the flat patch at the start, m.
+#: Half-width of the flat patch at the start, and width of the rim over which rough ground levels off, m.
 PATCH = 0.6
+#: How far below the rough ground's rim the plane around it lies, m: deep enough that nothing touches both.
+DROP = 0.02
 GROUNDS = ("flat", "rough")
 
 
@@ -24,9 +26,12 @@ def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
     spec.worldbody.add_light(pos=[0, 0, 10], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
     floor = {"name": "floor", "material": "grid", "rgba": [1, 1, 1, 1], "group": 0, "condim": 3, "friction": [0, 0, 0]}
     floor |= {"contype": 1, "conaffinity": 0}  # the robot's shapes decide on friction, and touch nothing else
+    plane = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [40, 40, 1]}
     if kind == "flat":
-        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[40, 40, 1], **floor)
+        spec.worldbody.add_geom(**floor, **plane)
         return
+    around = {**floor, "name": "around", "pos": [0, 0, -DROP]}  # without it, who leaves the field falls for good
+    spec.worldbody.add_geom(**around, **plane)
     heights = rough_heights()
     spec.add_hfield(
         name="rough", nrow=POINTS, ncol=POINTS, size=[SIDE / 2, SIDE / 2, roughness, 0.5], userdata=heights.ravel()
@@ -36,8 +41,8 @@ def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
 
 
 def rough_heights() -> np.ndarray:
-    """[POINTS, POINTS] in [0, 1]: random heights, flat around the middle, the same in every run."""
+    """[POINTS, POINTS] in [0, 1]: random heights, flat around the middle and at the rim, the same in every run."""
     heights = np.random.default_rng(0).uniform(size=(POINTS, POINTS))
     distance = np.abs(np.linspace(-SIDE / 2, SIDE / 2, POINTS))
-    away = np.maximum.outer(distance, distance) - PATCH
-    return heights * np.clip(away / PATCH, 0.0, 1.0)
+    away = np.maximum.outer(distance, distance)
+    return heights * np.clip(np.minimum(away - PATCH, SIDE / 2 - away) / PATCH, 0.0, 1.0)

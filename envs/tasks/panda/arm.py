@@ -121,13 +121,17 @@ class Panda(Task):
         """Targets after `action`."""
         return control.follow(self.control_mode, memory.targets, action, data.qpos[:7])
 
-    def switches(self, memory: Any) -> Array:
-        """Controls of actuators that the policy does not drive."""
-        return jnp.zeros(0)
-
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
         """Keep the targets that the step was made with."""
         return memory.replace(targets=self.follow(action, before, memory))
+
+    def drive(self) -> dict[str, Any]:
+        """Inverse kinematics and leashes of the control mode."""
+        return control.describe(self.control_mode, self.opening)
+
+    def default_pose(self) -> np.ndarray:
+        """Hand above the middle of the table."""
+        return np.concatenate([control.HOME, np.full(2, self.opening), self.model.qpos0[9:]])
 
     def action_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Change of the targets per step at action -1 and +1: m, rad."""
@@ -173,8 +177,15 @@ class Panda(Task):
         }
 
     def sources(self) -> dict[str, str]:
-        """The hand's position is computed from the joints."""
-        return {**super().sources(), "joints": "qpos[0:7]", "joint_rates": "qvel[0:7]"}
+        """All are made of the joints."""
+        return {
+            **super().sources(),
+            "joints": "qpos[0:7]",
+            "joint_rates": "qvel[0:7]",
+            "ee_position": "hand",
+            "opening": "mean(qpos[7:9])",
+            "lag": "lag",
+        }
 
     def hand(self, data: Data) -> Array:
         """Tool centre point [3], m."""

@@ -6,7 +6,7 @@ not wind up, and joint targets move no faster than the vendor's speed limits.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +21,11 @@ MOVE, TURN, GRIP = 0.05, 0.3, 0.01
 OPEN = 0.04  # m per finger
 #: Where the tool centre point may be sent, m.
 WORKSPACE = np.array([0.28, -0.36, 0.0]), np.array([0.62, 0.36, 0.4])
-LEASH, LEASH_TURN = 0.1, 0.5  # m, sine of an angle
+LEASH, LEASH_TURN, LEASH_STEPS = 0.1, 0.5, 3.0  # m, sine of an angle, steps of a joint
 JOINT_STEP = kinematics.JOINT_SPEED * DT  # rad
+FINGERS = "finger_joint1", "finger_joint2"
+#: What a contract says of `describe`.
+NOTE = "`ctrl` of the graph changes targets; these, as joint angles (rad) and opening (m per finger), are commanded"
 #: The tool centre point at (0.45, 0, 0.25), fingers down.
 HOME = np.array([0.0, -0.18483, 0.0, -2.49674, 0.0, 2.31191, np.pi / 4])
 
@@ -92,6 +95,39 @@ def lag(mode: str, targets: Targets, q: Array, opening: Array) -> Array:
     return jnp.concatenate([*parts, last])
 
 
+def describe(mode: str, opening: float) -> dict[str, Any]:
+    """`follow`, `lag` and `start` at `opening` (m per finger) as data: `drive` of an export's contract."""
+    chain = {
+        "joints": list(MODES["joint"].names[:-1]),
+        "tilts": kinematics.TILTS.tolist(),
+        "offsets": kinematics.OFFSETS.tolist(),
+        "tool_offset": [0.0, 0.0, kinematics.FLANGE + kinematics.TCP],
+        "tool_turn": np.asarray(kinematics.about_z(jnp.float32(kinematics.HAND_TURN))).tolist(),
+    }
+    limits = {"low": kinematics.JOINT_LOW, "high": kinematics.JOINT_HIGH, "step": JOINT_STEP}
+    return {
+        "mode": mode,
+        "actuators": list(MODES["joint"].names),
+        "note": NOTE,
+        "chain": chain,
+        "limits": {k: v.tolist() for k, v in limits.items()},
+        "solver": {
+            "iterations": kinematics.STEPS,
+            "damping": kinematics.DAMPING,
+            "rest": HOME.tolist(),
+            "rest_gain": kinematics.REST_GAIN,
+        },
+        "targets": {
+            "rotation": kinematics.DOWN.tolist(),
+            "workspace": [corner.tolist() for corner in WORKSPACE],
+            "leash": LEASH,
+            "leash_turn": LEASH_TURN,
+            "leash_steps": LEASH_STEPS,
+        },
+        "gripper": {"joints": list(FINGERS), "low": 0.0, "high": OPEN, "start": opening},
+    }
+
+
 def _near(position: Array, here: Array) -> Array:
     """`position` [3] in the workspace and within the leash of `here` [3]."""
     offset = jnp.clip(position, *WORKSPACE) - here
@@ -105,6 +141,7 @@ def _slowed(old: Array, new: Array) -> Array:
 
 
 def _leashed_joints(joints: Array, q: Array) -> Array:
-    """`joints` [7] within their limits and three steps of `q` [7]."""
-    near = jnp.clip(joints, q - 3 * JOINT_STEP, q + 3 * JOINT_STEP)
+    """`joints` [7] within their limits and `LEASH_STEPS` steps of `q` [7]."""
+    reach = LEASH_STEPS * JOINT_STEP
+    near = jnp.clip(joints, q - reach, q + reach)
     return jnp.clip(near, kinematics.JOINT_LOW, kinematics.JOINT_HIGH)

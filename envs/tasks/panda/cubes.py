@@ -14,11 +14,10 @@ from flax import struct
 
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.panda.arm import ArmMemory, Panda, distance, near, uniform
+from repertoire.envs.tasks.panda.furniture import COLOURS, FRICTION, HALF, MASS, add_contact, add_cube
 from repertoire.envs.types import Array, Data, Slice, Start
 from repertoire.errors import UserError
 
-HALF, MASS, FRICTION = 0.02, 0.1, 0.8  # m, kg, 1: an ordinary cube
-COLOURS = ((0.85, 0.25, 0.2, 1.0), (0.2, 0.4, 0.85, 1.0))
 LIFTED = 0.03  # m over where it lay
 
 
@@ -53,7 +52,7 @@ class CubeScene(Panda):
         for option in ("vary_size", "vary_mass", "vary_friction"):
             value = getattr(self, option)
             if not 0.0 <= value < 1.0:
-                raise UserError(f"env {self.name}: {option} must be at least 0 and below 1, got {value}")
+                raise UserError(f"env {self.name}: env.{option} must be at least 0 and below 1, got {value}")
         at_least(self.name, 0.0, yaw=self.yaw)
 
     # -- model and start -----------------------------------------------------------------------------------------
@@ -64,7 +63,7 @@ class CubeScene(Panda):
         The first is compiled at its largest: MuJoCo prunes contacts by the size that a geom was compiled with.
         """
         for i, name in enumerate(self.cubes):
-            _add_cube(spec, name, HALF * (1 + self.vary_size) if i == 0 else HALF, COLOURS[i])
+            add_cube(spec, name, HALF * (1 + self.vary_size) if i == 0 else HALF, COLOURS[i])
         for side in ("left", "right"):
             add_contact(spec, f"grip_{side}", f"{side}_pad", self.cubes[0])
 
@@ -134,6 +133,14 @@ class CubeScene(Panda):
         """Whether the first cube is over the table, [] bool."""
         return self.cube(data)[2] > self.cube_half(data) + LIFTED
 
+    def default_pose(self) -> np.ndarray:
+        """Cubes in a row across `area`."""
+        pose, ((x0, y0), (x1, y1)) = super().default_pose(), self.area
+        for i, name in enumerate(self.cubes):
+            first = self._address(name)
+            pose[first : first + 2] = (x0 + x1) / 2, y0 + (i + 0.5) / len(self.cubes) * (y1 - y0)
+        return pose
+
     # -- observation ---------------------------------------------------------------------------------------------
 
     def extra_slices(self) -> tuple[Slice, ...]:
@@ -175,6 +182,28 @@ class CubeScene(Panda):
             "cube_properties": self._properties(data),
         }
 
+    def sources(self) -> dict[str, str]:
+        """A camera tells where cubes are: their poses are in qpos."""
+        at = self.place_of(0)
+        cube = {"cube_position": at, "cube_axes": self.axes_of(0), "cube_offset": f"{at} - hand"}
+        return {**super().sources(), **cube}
+
+    def place_of(self, index: int) -> str:
+        """Source of the centre of a cube."""
+        first = self._address(self.cubes[index])
+        return f"qpos[{first}:{first + 3}]"
+
+    def axes_of(self, index: int) -> str:
+        """Source of the `axes` of a cube."""
+        first = self._address(self.cubes[index]) + 3
+        return f"axes(qpos[{first}:{first + 4}])"
+
+    def goal_box(self, high: float = 0.0) -> list[list[float]]:
+        """Ranges of goals [3] on the table in `area`, or up to the height `high`, m."""
+        (x0, y0), (x1, y1) = self.area
+        low = HALF * (1 - self.vary_size)
+        return [[x0, x1], [y0, y1], [low, max(high, HALF * (1 + self.vary_size))]]
+
     def _properties(self, data: Data) -> Array:
         body, geom = self.model.body(self.cubes[0]).id, self.model.geom(self.cubes[0]).id
         fields = {k: data.overrides.get(k, jnp.asarray(getattr(self.model, k), jnp.float32)) for k in VARIED}
@@ -209,23 +238,6 @@ class PandaCube(CubeScene):
         """`reach`: nearness of hand and cube; `safety`: minus the number of kinds of violation."""
         broken = jnp.stack(list(self.violations(data).values())).sum().astype(jnp.float32)
         return {"reach": near(distance(self.hand(data), self.cube(data))), "safety": -broken}
-
-
-def add_contact(spec: mujoco.MjSpec, name: str, one: str, other: str) -> None:
-    """A sensor that counts the contacts of two geoms."""
-    sensor = spec.add_sensor(name=name, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM)
-    sensor.objname, sensor.reftype, sensor.refname = one, mujoco.mjtObj.mjOBJ_GEOM, other
-    sensor.intprm[:3] = [1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND), 0, 1]
-
-
-def _add_cube(spec: mujoco.MjSpec, name: str, half: float, rgba: tuple[float, ...]) -> None:
-    """A free cube. Its own friction holds in all its contacts (`priority`), so that varying it has an effect."""
-    body = spec.worldbody.add_body(name=name, pos=[0.5, 0.0, half])
-    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
-    body.add_geom(
-        name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[half] * 3, mass=MASS, rgba=rgba,
-        contype=2, conaffinity=3, priority=1, friction=[FRICTION, 0.02, 0.0001],
-    )  # fmt: skip
 
 
 def axes(quat: Array) -> Array:

@@ -1,9 +1,11 @@
-"""A drawer that can be locked and a button, for the Panda's table."""
+"""Cubes, a drawer that can be locked and a button, for the Panda's table."""
 
 from __future__ import annotations
 
 import mujoco
 
+HALF, MASS, FRICTION = 0.02, 0.1, 0.8  # m, kg, 1: an ordinary cube
+COLOURS = ((0.85, 0.25, 0.2, 1.0), (0.2, 0.4, 0.85, 1.0))
 BOX, CAPSULE, CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER
 #: The drawer slides along -y by this much, m; its middle when shut; half its inside along x and y; height of its walls.
 TRAVEL, SHUT_AT, INSIDE, WALL = 0.16, (0.48, 0.29), (0.065, 0.065), 0.05
@@ -17,6 +19,23 @@ LOCK = 20000.0, 250.0, 200.0
 
 _WOOD, _PALE, _METAL, _RED = (0.5, 0.36, 0.25, 1), (0.8, 0.7, 0.55, 1), (0.3, 0.3, 0.35, 1), (0.9, 0.5, 0.1, 1)
 _SOLID = {"contype": 0, "conaffinity": 3}
+
+
+def add_contact(spec: mujoco.MjSpec, name: str, one: str, other: str) -> None:
+    """A sensor that counts the contacts of two geoms."""
+    sensor = spec.add_sensor(name=name, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM)
+    sensor.objname, sensor.reftype, sensor.refname = one, mujoco.mjtObj.mjOBJ_GEOM, other
+    sensor.intprm[:3] = [1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND), 0, 1]
+
+
+def add_cube(spec: mujoco.MjSpec, name: str, half: float, rgba: tuple[float, ...]) -> None:
+    """A free cube. Its own friction holds in all its contacts (`priority`), so that varying it has an effect."""
+    body = spec.worldbody.add_body(name=name, pos=[0.5, 0.0, half])
+    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
+    body.add_geom(
+        name=name, type=BOX, size=[half] * 3, mass=MASS, rgba=rgba,
+        contype=2, conaffinity=3, priority=1, friction=[FRICTION, 0.02, 0.0001],
+    )  # fmt: skip
 
 
 def add_drawer(spec: mujoco.MjSpec) -> None:

@@ -36,6 +36,7 @@ TORQUE = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])  # N m
 #: Fingers down, open along y.
 DOWN = np.diag([1.0, -1.0, -1.0])
 
+STEPS = 2  # linearisations per control step
 DAMPING = 0.03  # least squares: errors along directions of less leverage than this are left
 REST_GAIN = 0.1  # share of the way to the rest posture that a step takes with the free joint
 #: GPUs multiply float32 matrices in 10 bits unless told otherwise.
@@ -91,7 +92,7 @@ def turned(rotation: Array, vector: Array) -> Array:
     return _times(turn, rotation)
 
 
-def solve(q: Array, position: Array, rotation: Array, rest: Array, steps: int = 2) -> Array:
+def solve(q: Array, position: Array, rotation: Array, rest: Array, steps: int = STEPS) -> Array:
     """Joint angles [7] near `q` [7] whose hand is at `position` [3] and `rotation` [3, 3], by damped least squares.
 
     The free joint drifts towards `rest` [7]. Each of `steps` is one linearisation (Nakamura, Hanafusa 1986; Wampler

@@ -14,7 +14,8 @@ from repertoire.envs.expert import Expert
 from repertoire.envs.task import Marker
 from repertoire.envs.tasks.panda import script
 from repertoire.envs.tasks.panda.arm import distance, near, uniform
-from repertoire.envs.tasks.panda.cubes import HALF, CubeMemory, CubeScene, apart
+from repertoire.envs.tasks.panda.cubes import CubeMemory, CubeScene, apart
+from repertoire.envs.tasks.panda.furniture import HALF
 from repertoire.envs.tasks.panda.reach import Solvable, goal_marker
 from repertoire.envs.types import Array, Data, Slice, State
 from repertoire.errors import UserError
@@ -56,6 +57,14 @@ class Place(Solvable, CubeScene):
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds `goal`."""
         return {**super().observe(data, memory), "goal": self.target(data, memory) - self.cube(data)}
+
+    def sources(self) -> dict[str, str]:
+        """Goals are of the cube."""
+        return {**super().sources(), "goal": f"command.goal - {self.place_of(0)}"}
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`goal`, for a whole episode."""
+        return {**super().commands(), "goal": (self.goal_box(), 0)}
 
     def success(self, data: Data, memory: Any) -> Array:
         """The cube's centre is within `tolerance` of the goal."""
@@ -123,6 +132,10 @@ class PandaPickPlace(Place):
         height = jax.random.uniform(height_key, minval=AIR[0], maxval=AIR[1])
         return goal.at[2].set(jnp.where(jax.random.bernoulli(air_key, self.air), height, goal[2]))
 
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`goal` may be over the table."""
+        return {**super().commands(), "goal": (self.goal_box(AIR[1] if self.air else 0.0), 0)}
+
     def expert(self) -> Expert:
         """`take`, `bring`."""
         return script.expert(self, take=script.take, bring=script.bring)
@@ -158,6 +171,18 @@ class PandaStack(Place):
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds `base_position`."""
         return {**super().observe(data, memory), "base_position": self.cube(data, 1)}
+
+    def sources(self) -> dict[str, str]:
+        """Adds `base_position`."""
+        return {**super().sources(), "base_position": self.place_of(1)}
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`goal` has no range: it is over the other cube by half of both edges, which differ."""
+        return {}
+
+    def asked(self, data: Data, memory: Any) -> dict[str, Array]:
+        """`goal` follows the other cube."""
+        return {"goal": self.target(data, memory)}
 
     def success(self, data: Data, memory: Any) -> Array:
         """In its place, on no support but the other cube: no pad touches it, and it is still."""

@@ -90,6 +90,14 @@ class PandaReach(Solvable):
         """The arm's values and `goal`."""
         return {**super().observe(data, memory), "goal": memory.goal - self.hand(data)}
 
+    def sources(self) -> dict[str, str]:
+        """Goals are of the hand."""
+        return {**super().sources(), "goal": "command.goal - hand"}
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """`goal`, for a whole episode."""
+        return {"goal": ([list(pair) for pair in zip(*GOALS)], 0)}
+
     def success(self, data: Data, memory: Any) -> Array:
         """Within `tolerance`."""
         return distance(self.hand(data), memory.goal) <= self.tolerance

@@ -16,7 +16,8 @@ from repertoire.envs.expert import Expert
 from repertoire.envs.task import Marker
 from repertoire.envs.tasks.panda import script
 from repertoire.envs.tasks.panda.arm import near, uniform
-from repertoire.envs.tasks.panda.cubes import COLOURS, LIFTED, CubeMemory, CubeScene, add_contact, apart, axes
+from repertoire.envs.tasks.panda.cubes import LIFTED, CubeMemory, CubeScene, apart, axes
+from repertoire.envs.tasks.panda.furniture import COLOURS, add_contact
 from repertoire.envs.tasks.panda.reach import Solvable
 from repertoire.envs.types import Array, Data, Slice, State
 
@@ -114,6 +115,26 @@ class PandaRearrange(Solvable, CubeScene):
             "other_offset": self.cube(data, 1) - self.hand(data),
             "other_goal": ways[1],
         }
+
+    def sources(self) -> dict[str, str]:
+        """Each goal is of its cube."""
+        at = self.place_of(1)
+        return {
+            **super().sources(),
+            "goal": f"command.goal - {self.place_of(0)}",
+            "other_position": at,
+            "other_axes": self.axes_of(1),
+            "other_offset": f"{at} - hand",
+            "other_goal": f"command.other_goal - {at}",
+        }
+
+    def commands(self) -> dict[str, tuple[list[list[float]], int]]:
+        """Both goals, for a whole episode."""
+        return dict.fromkeys(("goal", "other_goal"), (self.goal_box(), 0))
+
+    def asked(self, data: Data, memory: RearrangeMemory) -> dict[str, Array]:
+        """Both goals."""
+        return {"goal": memory.goals[0], "other_goal": memory.goals[1]}
 
     def terms(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Array]:
         """Adds `goal` (mean over cubes), `placed` (their share), and `reach`, `grasp` and `lift`, half for each cube.
