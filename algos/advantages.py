@@ -8,15 +8,35 @@ import jax.numpy as jnp
 from repertoire.algos.types import Array
 
 
-def gae(r_t: Array, v_tm1: Array, v_t: Array, terminated_t: Array, cut_t: Array, gamma: float, lam: float) -> Array:
+def discounts(missed: Array | None, gamma: float, hold: int) -> Array | float:
+    """Discounts [...] of what follows steps of `hold` control steps, of which the end of the episode cut off `missed`.
+
+    `gamma` is that of a whole step, so j of k control steps have gamma^(j/k) (semi-MDP, Sutton et al. 1999). Where no
+    step can be cut short, `missed` is None and the discount `gamma`.
+    """
+    return gamma if missed is None else jnp.where(missed > 0, gamma ** (1.0 - missed / hold), gamma)
+
+
+def gae(
+    r_t: Array,
+    v_tm1: Array,
+    v_t: Array,
+    terminated_t: Array,
+    cut_t: Array,
+    gamma: float,
+    lam: float,
+    discount_t: Array | float | None = None,
+) -> Array:
     """Generalised advantage estimates [T] (Schulman et al. 2016, eq. 16), with true bootstraps.
 
     Args:
       r_t: rewards [T]. v_tm1: V(obs) [T]. v_t: V(next_obs) [T], of the *true* next observation.
       terminated_t: the MDP ended [T]: nothing follows. cut_t: the trajectory is cut [T]: bootstrap, then stop.
-      gamma: discount. lam: trace.
+      gamma: discount. lam: trace. discount_t: of steps of which some are cut short [T]; None: `gamma`. Those end the
+        trajectory, so no trace goes on from them.
     """
-    delta_t = r_t + gamma * jnp.where(terminated_t, 0.0, v_t) - v_tm1
+    discount_t = gamma if discount_t is None else discount_t
+    delta_t = r_t + discount_t * jnp.where(terminated_t, 0.0, v_t) - v_tm1
     trace_t = gamma * lam * (1.0 - (terminated_t | cut_t).astype(r_t.dtype))
 
     def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -29,11 +49,23 @@ def gae(r_t: Array, v_tm1: Array, v_t: Array, terminated_t: Array, cut_t: Array,
 
 
 def channel_gae(
-    rewards: Array, values: Array, next_values: Array, terminated: Array, cut: Array, gamma: float, lam: float
+    rewards: Array,
+    values: Array,
+    next_values: Array,
+    terminated: Array,
+    cut: Array,
+    gamma: float,
+    lam: float,
+    discount: Array | float | None = None,
 ) -> Array:
-    """`gae` of [T, N, C] rewards and values under [T, N] flags: [T, N, C]."""
-    one = jax.vmap(lambda r, v, nv, d, c: gae(r, v, nv, d, c, gamma, lam), in_axes=(1, 1, 1, None, None), out_axes=1)
-    return jax.vmap(one, in_axes=(1, 1, 1, 1, 1), out_axes=1)(rewards, values, next_values, terminated, cut)
+    """`gae` of [T, N, C] rewards and values under [T, N] flags and discounts: [T, N, C]."""
+
+    def one(r: Array, v: Array, nv: Array, d: Array, c: Array, g: Array | float | None) -> Array:
+        return gae(r, v, nv, d, c, gamma, lam, g)
+
+    channels = jax.vmap(one, in_axes=(1, 1, 1, None, None, None), out_axes=1)
+    worlds = jax.vmap(channels, in_axes=(1, 1, 1, 1, 1, 1 if isinstance(discount, jax.Array) else None), out_axes=1)
+    return worlds(rewards, values, next_values, terminated, cut, discount)
 
 
 #: A channel whose advantages exceed this many times its reward holds little but its critic's errors: those of a reward

@@ -15,7 +15,7 @@ import optax
 
 from repertoire.algos import acting, mirroring, normalize, ppo, rollout
 from repertoire.algos.adapter import Adapter
-from repertoire.algos.advantages import channel_gae, combine, loudest
+from repertoire.algos.advantages import channel_gae, combine, discounts, loudest
 from repertoire.algos.signals import Signals, TaskChannel
 from repertoire.algos.types import Array, Metrics, Objective, Params, Stats, TrainState, Transition
 
@@ -175,7 +175,9 @@ class Learner:
 
         next_values = jax.lax.cond((batch.cut | batch.terminated).any(), full, shifted)
         values, next_values = values * state.return_scale, next_values * state.return_scale
-        advantages = channel_gae(rewards, values, next_values, batch.terminated, batch.cut, cfg.gamma, cfg.lam)
+        discount = discounts(batch.missed, cfg.gamma, self.hold)
+        ends = (batch.terminated, batch.cut)
+        advantages = channel_gae(rewards, values, next_values, *ends, cfg.gamma, cfg.lam, discount)
         returns = advantages + values
         scale = _running(state.return_scale, _rms(returns), state.update)
         combined = combine(advantages, weights, rewards, cfg.normalize == "advantages", loudest(cfg.gamma, cfg.lam))

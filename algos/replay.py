@@ -78,6 +78,7 @@ class Row(struct.PyTreeNode):
     terminated: Array
     age: Array
     projected: Array
+    missed: Array | None = None
 
 
 class Packer:
@@ -114,6 +115,7 @@ class Packer:
             terminated=batch.terminated,
             age=batch.age,
             projected=batch.projected,
+            missed=batch.missed,
         )
 
     def unpack(self, row: Row) -> Transition:
@@ -130,6 +132,7 @@ class Packer:
             cut=jnp.zeros_like(row.terminated),
             age=row.age,
             projected=row.projected,
+            missed=row.missed,
         )
 
     def _flat(self, obs: dict[str, Array]) -> Array:

@@ -74,6 +74,7 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
             cut=stepped.truncated | switch,
             age=carry.age,
             projected=earned * env.spec.episode_length / jnp.maximum(stepped.t / hold, 1),
+            missed=hold - (stepped.t - carry.envs.t) if hold > 1 else None,
         )
         after = Carry(
             envs=jax.vmap(env.reset_where)(done, stepped),

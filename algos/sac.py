@@ -141,7 +141,7 @@ def pessimistic(q: Array, weights: Array) -> Array:
 
 
 def soft_target(
-    rewards: Array, next_q: Array, weights: Array, entropy: Array, terminated: Array, gamma: float
+    rewards: Array, next_q: Array, weights: Array, entropy: Array, terminated: Array, gamma: Array | float
 ) -> Array:
     """Targets [C] of the channels of one transition.
 
@@ -158,13 +158,13 @@ def soft_target(
     return rewards + gamma * jnp.where(terminated, 0.0, value)
 
 
-def targets(params: Params, target: Params, nets: ActorCritic, batch: Batch, gamma: float, key: Array) -> Array:
-    """`soft_target` [B, C] of a minibatch."""
+def targets(params: Params, target: Params, nets: ActorCritic, batch: Batch, gamma: Array | float, key: Array) -> Array:
+    """`soft_target` [B, C] of a minibatch; `gamma` is one for all, or [B]."""
     logits = nets.policy.apply(params["policy"]["net"], batch.next_policy_in)
     action, log_prob = nets.head.sample(key, logits)
     next_q = nets.q.apply(target, jnp.concatenate([batch.next_critic_in, action], axis=-1))
     entropy = -jnp.exp(params["log_alpha"]) * log_prob
-    one = jax.vmap(soft_target, in_axes=(0, 1, 0, 0, 0, None))
+    one = jax.vmap(soft_target, in_axes=(0, 1, 0, 0, 0, 0 if isinstance(gamma, jax.Array) else None))
     return one(batch.rewards, next_q, batch.weights, entropy, batch.terminated, gamma)
 
 

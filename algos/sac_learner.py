@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from repertoire.algos import acting, replay, rollout, sac
+from repertoire.algos.advantages import discounts
 from repertoire.algos.agents import random_act
 from repertoire.algos.signals import Signals, TaskChannel
 from repertoire.algos.types import Array, Metrics, Objective, Params, SACState, Transition
@@ -161,7 +162,8 @@ class SACLearner:
         batch = self._batch(state, transitions, self.config.reward_scale * rewards)
 
         params, opt_state = had.params, had.opt_state
-        target = sac.targets(params, had.target, self.nets, batch, self.config.gamma, next_key)
+        gamma = discounts(transitions.missed, self.config.gamma, self.hold)
+        target = sac.targets(params, had.target, self.nets, batch, gamma, next_key)
         grads, metrics = jax.grad(sac.critic_loss, has_aux=True)(params["q"], self.nets, batch, target)
         params, opt_state = self._step("q", params, opt_state, grads)
         others = (params["q"], params["log_alpha"], self.nets, batch, action_key)

@@ -31,6 +31,11 @@ class Transition(struct.PyTreeNode):
     cut: Array  # [] bool
     age: Array  # [] int32 control steps since the latent was drawn
     projected: Array  # [] return that the episode would end with at its present rate; -inf: it lacks its beginning
+    missed: Array | None = None  # [] int32 control steps that the episode's end cut off a macro step; None: of one step
+
+
+#: Ends of the names of leaves that states had not from the beginning; an older checkpoint means zeros.
+LATER = (".replay.rows.missed",)
 
 
 class LatentPrior(Protocol):

@@ -225,11 +225,16 @@ def _combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str,
 
 def _bounded(write: Writer, config: BlendConfig | ComposeConfig, x: str) -> str:
     """`config.squash`: to +-`config.limit`, or to shares."""
+    if config.bounded:
+        x = write.node("Clip", x, write.constant(-1), write.constant(1))
     if config.squash == SHARE:
-        own = write.node("Sigmoid", x)
+        half = write.constant(0.5)
+        own = write.node("Add", write.node("Mul", x, half), half) if config.bounded else write.node("Sigmoid", x)
         total = write.node("ReduceSum", own, write.constant([1], np.int64), keepdims=1)
         return write.node("Div", own, write.node("Max", total, write.constant(TINY)))
     limit = write.constant(config.limit)
+    if config.bounded:
+        return write.node("Mul", x, limit)
     if config.squash == "clamp":
         return write.node("Clip", x, write.constant(-config.limit), limit)
     return write.node("Mul", write.node("Tanh", write.node("Div", x, limit)), limit)

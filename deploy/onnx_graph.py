@@ -140,6 +140,9 @@ def skill_action(write: Writer, skill: Skill, obs: str, z: str) -> str:
     """Action of a skill set for its own observation slices."""
     told = skill.manifest["network"]
     policy = FrozenPolicy.from_arrays(skill.arrays, told["activation"], told.get("output", "none"))
+    if "command/scale" in skill.arrays:  # `Skill.told`
+        scale, mean, var = (skill.arrays[f"command/{name}"] for name in ("scale", "mean", "var"))
+        z = normalised(write, write.node("Mul", z, write.constant(scale)), mean, var, policy.clip)
     return network(write, policy, obs, z)
 
 

@@ -195,11 +195,15 @@ def _read(folder: Path) -> list[_Leaf]:
 
 
 def _fit(saved: list[_Leaf], template: T, where: str) -> T:
-    """`saved` in the structure, containers and placement of `template`."""
+    """`saved` in the structure, containers and placement of `template`; leaves of `LATER` may lack."""
     import jax
+
+    from repertoire.algos.types import LATER
 
     wanted = _named(template)
     have = {leaf.name: leaf for leaf in saved}
+    new = {n: np.zeros(like.shape, like.dtype) for n, like in wanted if n not in have and n.endswith(LATER)}
+    have |= {name: _Leaf(name, zeros, None) for name, zeros in new.items()}
     missing = [name for name, _ in wanted if name not in have]
     extra = sorted(set(have) - {name for name, _ in wanted})
     hint = "the config or the code changed; use another run_dir="

@@ -94,7 +94,8 @@ def labels(skills: Sequence[Skill]) -> tuple[str, ...]:
 
 def _acting(skill: Skill) -> dict[str, np.ndarray]:
     """What `Skill.act` reads."""
-    return {k: v for k, v in skill.arrays.items() if k.startswith(("policy/kernel", "policy/bias", "obs/"))}
+    read = ("policy/kernel", "policy/bias", "obs/", "command/")
+    return {k: v for k, v in skill.arrays.items() if k.startswith(read)}
 
 
 def _stack_act(stack: _Stack, obs: Array, latents: list[Array]) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ import numpy as np
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError, positive, unknown
-from repertoire.high_level.composer import SQUASH, Composer, bounded
+from repertoire.high_level.composer import SQUASH, Composer, bounded, unbounded
 from repertoire.high_level.types import Command, Field
+from repertoire.skills.latent import CommandPrior
 from repertoire.skills.skill import Skill
 
 COMBINE = ("blend", "switch", "multiply")
@@ -37,6 +38,8 @@ class BlendConfig:
         `multiply`, the mean of the product of the skills' Gaussians, each raised to its weight.
       squash: how raw sub-goals are bounded by +-`limit` before they are projected on the skill's prior: `tanh`, whose
         gradient never quite vanishes, or `clamp` (SkillBlender), without any outside. limit: see `squash`.
+      bounded: what is emitted lies in [-1, 1] already, as SAC's actions do: sub-goals are scaled to +-`limit`
+        instead of squashed.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
       groups: name -> actuator names or patterns that share their weights; `all`: all do; None: each has its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
@@ -50,6 +53,7 @@ class BlendConfig:
     groups: Mapping[str, Sequence[str]] | str | None = None
     residual: float = 0.0
     std: float = 0.37
+    bounded: bool = False
 
     def __post_init__(self) -> None:
         if self.combine not in COMBINE:
@@ -92,11 +96,7 @@ class Blend(Composer):
         self.names = (*self._goal_names(), *self._weight_names(), *self._residual_names())
         if not self.names:
             raise UserError(f"skill {skills[0].name} has no latent: give more skills, or a controller.residual")
-        without = [s.name for s in skills if s.std is None]
-        if self.config.combine == "multiply" and without:
-            self.notes = (
-                f"no action std is stored with {', '.join(without)}: taking {self.config.std} for all joints",
-            )
+        self.notes = tuple(_notes(self.skills, self.config))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -108,10 +108,7 @@ class Blend(Composer):
     def resolve(self, action: Array) -> Command:
         """Squash and project the sub-goals, normalise the weights over the skills, bound the residual."""
         *raw, logits, residual = jnp.split(action, self.ends)
-        latents = tuple(
-            s.prior.project(bounded(z, self.config.squash, self.config.limit))
-            for s, z in zip(self.skills, raw, strict=True)
-        )
+        latents = tuple(s.prior.project(bounded(z, *self._squash)) for s, z in zip(self.skills, raw, strict=True))
         return Blended(latents, self._normalised(logits), self._bounded(residual), self.bank.start())
 
     def act(self, obs: Array, command: Blended) -> tuple[Array, Command]:
@@ -144,9 +141,9 @@ class Blend(Composer):
         return {"weight_entropy": entropy.mean()}
 
     def sample(self, key: Array) -> Array:
-        """Latents of the priors; weights and residual from the unit cube."""
+        """What resolves to latents of the priors, as far as the limit lets them; the rest from the unit cube."""
         *keys, rest_key = jax.random.split(key, 1 + len(self.skills))
-        goals = [s.prior.sample(k) for s, k in zip(self.skills, keys, strict=True)]
+        goals = [unbounded(s.prior.sample(k), *self._squash) for s, k in zip(self.skills, keys, strict=True)]
         rest = jax.random.uniform(rest_key, (self.size - sum(self.sizes),), minval=-1.0, maxval=1.0)
         return jnp.concatenate([*goals, rest])
 
@@ -161,6 +158,10 @@ class Blend(Composer):
         """Where each sub-goal and the weights end in the action."""
         ends = itertools.accumulate([*self.sizes, len(self._weight_names())])
         return list(ends)
+
+    @property
+    def _squash(self) -> tuple[str, float, bool]:
+        return self.config.squash, self.config.limit, self.config.bounded
 
     def _normalised(self, logits: Array) -> Array:
         if len(self.skills) == 1:
@@ -210,6 +211,19 @@ def _groups(
             raise UserError(f"controller.groups.{group} matches none of the actuators {', '.join(actuators)}")
     names = tuple(wanted)
     return names, np.asarray([names.index(o) for o in owners], np.int32)
+
+
+def _notes(skills: Sequence[Skill], config: BlendConfig) -> Iterator[str]:
+    """What a user should know of these skills under this config."""
+    without = [s.name for s in skills if s.std is None]
+    if config.combine == "multiply" and without:
+        yield f"no action std is stored with {', '.join(without)}: taking {config.std} for all joints"
+    told = [s.name for s in skills if isinstance(s.prior, CommandPrior) and s.prior.size]
+    if config.limit > 1 and told:
+        yield (
+            f"controller.limit={config.limit:g} takes commands of {', '.join(told)} no further: they end at +-1, times "
+            "the command_range that they were frozen with"
+        )
 
 
 def _std(skill: Skill, size: int, default: float) -> np.ndarray:

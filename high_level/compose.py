@@ -39,10 +39,13 @@ class ComposeConfig:
       squash: of what is emitted, to +-`limit`: `tanh`, whose gradient never quite vanishes, or `clamp`, under which an
         emitted 1 is a coefficient of 1; or to shares that sum to 1, `share`: sigmoids divided by their sum, the mean of
         skills that are each there or not (Polytropon, Ponti et al. 2022). limit: of `tanh` and `clamp`.
+      bounded: what is emitted lies in [-1, 1] already, as SAC's actions do: it is scaled to +-`limit` instead of
+        squashed, and (1 + it) / 2 takes the place of the sigmoid.
     """
 
     squash: str = "tanh"
     limit: float = 2.0
+    bounded: bool = False
 
     def __post_init__(self) -> None:
         if self.squash not in (*SQUASH, SHARE):
@@ -90,9 +93,10 @@ class Compose(Composer):
 
     def resolve(self, action: Array) -> Command:
         """Bounded coefficients [n]."""
-        if self.config.squash == SHARE:
-            return shares(jax.nn.sigmoid(action))
-        return bounded(action, self.config.squash, self.config.limit)
+        squash, limit, already = self.config.squash, self.config.limit, self.config.bounded
+        if squash == SHARE:
+            return shares((1.0 + bounded(action, squash, 1.0, already)) / 2 if already else jax.nn.sigmoid(action))
+        return bounded(action, squash, limit, already)
 
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
         """The action of the composed policy."""

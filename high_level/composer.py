@@ -126,6 +126,19 @@ class Composer(abc.ABC):
         )
 
 
-def bounded(raw: Array, squash: str, limit: float) -> Array:
-    """`raw` within +-`limit`: by `tanh`, whose gradient never quite vanishes, or by `clamp`, without any outside."""
+def bounded(raw: Array, squash: str, limit: float, already: bool = False) -> Array:
+    """`raw` within +-`limit`: by `tanh`, whose gradient never quite vanishes, or by `clamp`, without any outside.
+
+    What lies in [-1, 1] `already` is scaled instead.
+    """
+    if already:
+        return limit * jnp.clip(raw, -1.0, 1.0)
     return limit * jnp.tanh(raw / limit) if squash == "tanh" else jnp.clip(raw, -limit, limit)
+
+
+def unbounded(bound: Array, squash: str, limit: float, already: bool = False) -> Array:
+    """What `bounded` maps to `bound`; to the nearest it can reach, under `tanh` 0.999 of the limit."""
+    share = bound / limit
+    if already:
+        return jnp.clip(share, -1.0, 1.0)
+    return limit * jnp.arctanh(jnp.clip(share, -0.999, 0.999)) if squash == "tanh" else bound

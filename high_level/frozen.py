@@ -21,6 +21,7 @@ from repertoire.high_level import registry
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.types import Command, Field, StatefulSkill
+from repertoire.skills.commands import command_slices
 from repertoire.skills.latent import CommandPrior
 from repertoire.skills.library import Library
 from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
@@ -144,7 +145,7 @@ def freeze(
     """
     env: MacroEnv = learner.env
     spec, described = env.composer.env, env.composer.describe()
-    full, told = contract(spec, ()), command_slices(spec, command)
+    full, told = contract(spec, ()), command_slices(spec, command, command_range)
     own = [row for row in full["policy"] if row["name"] != command]
     arrays = policy_arrays(learner, state)
     for i, skill in enumerate(env.composer.skills):
@@ -169,14 +170,6 @@ def freeze(
         "metrics": {},
     }
     return FrozenController(manifest, arrays)
-
-
-def command_slices(spec: EnvSpec, command: str | None) -> tuple[str, ...]:
-    """The policy slice that is a command, if any. Raises `UserError` for one that the env does not have."""
-    names = [s.name for s in spec.obs.groups["policy"]]
-    if command is not None and command not in names:
-        raise UserError(f"env {spec.name} has no policy slice {command!r} to command; it has {', '.join(names)}")
-    return () if command is None else (command,)
 
 
 def _spec(manifest: Mapping[str, Any]) -> EnvSpec:

@@ -40,8 +40,8 @@ class MacroEnv:
     """`Env` over a `Composer` with hold length k.
 
     The macro reward is the sum over the held steps of gamma^i r_i up to and including the first done, and nothing
-    after it; the learner discounts macro steps by gamma^k (semi-MDP, Sutton et al. 1999), so k = 1 with a skill that
-    passes actions through is the flat env exactly.
+    after it; the learner discounts macro steps by gamma^k, or gamma^j where time ran out after j control steps
+    (semi-MDP, Sutton et al. 1999), so k = 1 with a skill that passes actions through is the flat env exactly.
 
     Args:
       env: the task env. composer: frozen skills and how they are driven. hold: k. gamma: discount per control step.

@@ -1,8 +1,8 @@
 """Options that the controller ends itself: at every decision it goes on with what is held, or hands over.
 
 The alternative, a duration emitted with the option (dynamic action repetition, Lakshminarayanan et al. 2017), makes
-decisions of unequal length, each with a discount of its own; the learner has one. Here every decision holds for equally
-many control steps, so its discount gamma^every is exact, and what is held is part of the state and of what is seen.
+decisions of unequal length, each with a discount and a trace of its own. Here every decision holds for equally many
+control steps, unless the episode ends, and what is held is part of the state and of what is seen.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.skills import adapters
+from repertoire.skills import adapters, commands
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
 
@@ -87,6 +87,8 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     env, objective, features = env or env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
+    if kind == "train":
+        _check_policy_command(config, env)
     if kind == "train-controller":
         env = macro_of(config, env, algo.gamma)
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
@@ -144,7 +146,7 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
-    frozen.command_slices(env.spec, config["command"])  # fails here, not when the controller is frozen in the end
+    _check_command(config, env)
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
     skills = tuple(frozen.load(store, r) for r in references(config))
@@ -152,6 +154,21 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     for note in env.notes:
         print(f"note: {note}")
     return env
+
+
+def _check_command(config: Config, env: Any) -> None:
+    """`UserError` now, not when the entry is frozen in the end."""
+    commands.command_slices(env.spec, config["command"], typed("command_range", config["command_range"], float))
+
+
+def _check_policy_command(config: Config, env: Any) -> None:
+    if config.get("command") is None:
+        return
+    if config.get("name") is None:
+        raise UserError("command is what a library entry can be told: say which by name=")
+    if (config.get("adapter") or {}).get("base"):
+        raise UserError("command is for policies from scratch: leave adapter.base or command away")
+    _check_command(config, env)
 
 
 def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
@@ -203,13 +220,15 @@ def label(config: Config) -> str:
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run.
 
-    What says nothing is left out, so that runs from before there were adapters, starts or learned ends go on.
+    What says nothing is left out, so that runs from before there were adapters, commands, starts or learned ends go on.
     """
     config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
     if (adapter := config.pop("adapter", None)) and adapter["base"]:
         config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
     elif kind == "train" and config.get("name") is None:
         config.pop("name", None)
+    if kind == "train" and config.get("command") is None:
+        config = {k: v for k, v in config.items() if k not in ("command", "command_range")}
     if (starts := config.pop("starts", None)) and starts["skills"]:
         config["starts"] = {**starts, "skills": [_pinned(store, r) for r in starts["skills"]]}
     if "controller" in config and config["controller"].get("termination") == "fixed":
@@ -218,8 +237,20 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if "controller" in config and not config["controller"].get("reads"):
         config["controller"] = {k: v for k, v in config["controller"].items() if k != "reads"}
     if kind == "train-controller":
+        config = scaled(config)
         config["skills"] = [_pinned(store, r) for r in references(config)]
     return config
+
+
+def scaled(config: Config) -> dict[str, Any]:
+    """Controller config that says to composers which squash that SAC's actions lie in [-1, 1] already.
+
+    It is part of a run's config, so that runs and entries from before it was said stay what they were.
+    """
+    config, told = dict(config), dict(config["controller"])
+    settings = typing.get_type_hints(controllers.kind_of(told["kind"]).config)
+    squashed = config.get("algo", {}).get("name") == "sac" and "bounded" in settings
+    return {**config, "controller": {**told, "bounded": True}} if squashed else config
 
 
 def _pinned(store: Library, reference: str) -> str:

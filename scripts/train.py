@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,9 @@ def _keep(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]) -> d
         return {}
     if adapter and Library(cfg["library"]).load(base := cfg["adapter"]["base"]).digest() != adapter.origin["digest"]:
         raise UserError(f"the frozen base {base} changed during training")
-    return entries(run_dir, learner, state, found, freeze_policy, f"{build.label(cfg)}-adapter")
+    told = {k: cfg[k] for k in ("command", "command_range") if k in cfg}
+    freeze = functools.partial(freeze_policy, **told)
+    return entries(run_dir, learner, state, found, freeze, f"{build.label(cfg)}-adapter")
 
 
 def entries(

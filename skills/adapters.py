@@ -15,6 +15,7 @@ import numpy as np
 from repertoire.algos.adapter import Adapter
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
+from repertoire.skills.commands import commanded
 from repertoire.skills.latent import CommandPrior
 from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
 
@@ -49,7 +50,7 @@ def adapt(
     kernel[index], mean[index], var[index] = first[: len(index)], skill.arrays["obs/mean"], skill.arrays["obs/var"]
     told = skill.manifest["network"]
     return Adapter(
-        layers=((kernel, bias + z @ first[len(index) :]), *rest),
+        layers=((kernel, bias + np.asarray(skill.told(jnp.asarray(z))) @ first[len(index) :]), *rest),
         activation=told["activation"],
         squash=told.get("output", "none"),
         mean=mean,
@@ -61,8 +62,20 @@ def adapt(
     )
 
 
-def freeze_policy(name: str, learner: Any, state: Any, provenance: Mapping[str, Any]) -> Skill:
-    """Library entry of a task's policy of one seed: a skill without latent; an adapter where the learner has one."""
+def freeze_policy(
+    name: str,
+    learner: Any,
+    state: Any,
+    provenance: Mapping[str, Any],
+    command: str | None = None,
+    command_range: float = 1.0,
+) -> Skill:
+    """Library entry of a task's policy of one seed; an adapter where the learner has one.
+
+    Args:
+      provenance: stored as it is. command: policy slice that becomes its latent (`commands`); None: it has none.
+      command_range: value of that slice, in its unit, for a latent of 1.
+    """
     spec, adapter = learner.env.spec, learner.adapter
     arrays = policy_arrays(learner, state)
     manifest = {
@@ -79,7 +92,8 @@ def freeze_policy(name: str, learner: Any, state: Any, provenance: Mapping[str, 
     if adapter is not None:
         manifest["adapter"] = {**adapter.origin, "rank": adapter.rank, "scale": adapter.scale}
         arrays |= _parts(adapter, state.params["policy"]["net"])
-    return Skill(manifest, arrays)
+    made = Skill(manifest, arrays)
+    return made if command is None else commanded(made, spec, command, command_range)
 
 
 def factors(skill: Skill) -> list[Factors]:

@@ -44,7 +44,7 @@ def _origin(manifest: Mapping[str, Any]) -> str:
         size = f"rank {adapter['rank']}, scale {adapter['scale']:g}"
         return f"Adapter ({size}) of {adapter['base']}{latent}, trained on **{env}**."
     if "controller" not in manifest:
-        if not manifest["latent"]["size"]:
+        if "command" in manifest or not manifest["latent"]["size"]:
             return f"Policy trained on **{env}**."
         return f"Skills discovered by **{name}** on **{env}**."
     controller = manifest["controller"]
@@ -59,6 +59,9 @@ def _latent(manifest: Mapping[str, Any]) -> str:
     if "controller" in manifest:
         command = manifest["controller"]["command"]
         return f"its command `{command}`, size {latent['size']}" if command else "none: it only does its task"
+    if "command" in manifest:
+        told = manifest["command"]
+        return f"its command `{told['slice']}`, size {latent['size']}, {told['range']:g} of its unit at a latent of 1"
     if not latent["size"]:
         return "none: it only does its task"
     hold = f"redrawn every {latent['hold']} steps" if latent["hold"] else "held for an episode"

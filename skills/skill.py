@@ -83,9 +83,16 @@ class Skill:
     def act(self, obs: Array, z: Array) -> Array:
         """Deterministic action [A] for the skill's own slices of the policy group [P] and a latent [D]."""
         stats = Stats(self._array("obs/mean"), self._array("obs/var"), jnp.ones(()))
-        x = jnp.concatenate([normalize.apply(stats, obs), z])
+        x = jnp.concatenate([normalize.apply(stats, obs), self.told(z)])
         network = self.manifest["network"]
         return networks.apply_layers(self.layers("policy"), x, network["activation"], network.get("output", "none"))
+
+    def told(self, z: Array) -> Array:
+        """What the network reads of a latent [D]: itself, or normalised as the slice that it commands (`commands`)."""
+        if "command/scale" not in self.arrays:
+            return z
+        stats = Stats(self._array("command/mean"), self._array("command/var"), jnp.ones(()))
+        return normalize.apply(stats, z * self._array("command/scale"))
 
     @property
     def has_goal_rule(self) -> bool:

@@ -159,6 +159,9 @@ def test_a_policy_from_scratch_can_be_a_base(env, state):
     assert "adapter" not in policy.manifest and policy.prior.size == 0
     adapter = adapt(policy, env.spec)
     assert adapter.known.all() and adapter.origin["latent"] == []
+    told = freeze_policy("told", learner, drawn, {}, "goal", 2.0)
+    assert told.prior.size == 2 and set(policy.slices) - set(told.slices) == {"goal"}
+    assert told.digest() != freeze_policy("told", learner, drawn, {}, "goal", 3.0).digest()
     with pytest.raises(UserError, match="scratch is no adapter: make one with"):
         factors(policy)
 

@@ -69,3 +69,29 @@ def test_surrogate_by_hand():
     np.testing.assert_allclose(kl, 0.5 - np.log(1.5), rtol=1e-6)
     s, _, _ = ppo.clipped_surrogate(jnp.log(0.75), old, jnp.array(-2.0), 0.2)  # pessimistic side is not clipped
     np.testing.assert_allclose(s, -3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", [20, 21, 23])
+def test_the_exact_value_has_no_advantage_where_time_runs_out_within_a_macro_step(length):
+    """A reward of 1 per control step for ever, watched for `length` of them, 5 to a macro step."""
+    gamma, hold, count = 0.9, 5, -(-length // 5)
+    done = np.minimum(hold, length - hold * np.arange(count))
+    rewards = np.array([sum(gamma**i for i in range(j)) for j in done], np.float32)
+    values, no = np.full(count, 1 / (1 - gamma), np.float32), jnp.zeros(count, bool)
+    discount = advantages.discounts(jnp.asarray(hold - done), gamma**hold, hold)
+    np.testing.assert_allclose(discount, gamma**done, rtol=1e-5)
+    cut = no.at[-1].set(True)
+    got = advantages.gae(rewards, values, values, no, cut, gamma**hold, 0.95, discount)
+    np.testing.assert_allclose(got, 0.0, atol=1e-5)
+
+
+def test_whole_steps_are_discounted_as_ever_to_the_last_bit():
+    key = jax.random.key(3)
+    r, v, nv = (jax.random.normal(k, (8, 4, 2)) for k in jax.random.split(key, 3))
+    terminated, cut = jnp.zeros((8, 4), bool).at[3, 1].set(True), jnp.zeros((8, 4), bool).at[5].set(True)
+    assert advantages.discounts(None, 0.97, 1) == 0.97  # the flat env: the program of before
+    whole = advantages.discounts(jnp.zeros((8, 4), jnp.int32), 0.97**5, 5)
+    with jax.disable_jit():  # op by op, so that nothing but the arithmetic itself is compared
+        before = advantages.channel_gae(r, v, nv, terminated, cut, 0.97**5, 0.95)
+        after = advantages.channel_gae(r, v, nv, terminated, cut, 0.97**5, 0.95, whole)
+    np.testing.assert_array_equal(before, after)

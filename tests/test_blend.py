@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.high_level import registry as registry_of_controllers
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
+from repertoire.scripts import build
 from repertoire.skills.skill import Skill
 
 SPEC = registry.make_spec("ant")
@@ -226,3 +228,45 @@ def test_what_cannot_be_combined_says_so(skills, make_skill):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "front": ["hip_1"]}))
     with pytest.raises(UserError, match=r"controller\.groups\.tail matches none"):
         Blend(skills, SPEC, BlendConfig(groups={"all": ["*"], "tail": ["tail_*"]}))
+
+
+@pytest.mark.parametrize("squash", ["tanh", "clamp"])
+def test_what_is_bounded_already_reaches_the_limit(make_skill, squash):
+    """SAC's actions are the tanh of something: another tanh would end at 0.76 of the limit."""
+    skill = make_skill(SPEC, "g", "gaussian", 3)
+    blend = Blend((skill,), SPEC, BlendConfig(squash=squash, limit=2.0, bounded=True))
+    (z,) = blend.resolve(jnp.array([1.0, -0.5, 7.0])).latents
+    np.testing.assert_allclose(z, [2.0, -1.0, 2.0], rtol=1e-6)
+    again = registry_of_controllers.make(blend.describe(), (skill,), SPEC)
+    assert again.config.bounded and not Blend((skill,), SPEC).config.bounded
+
+
+def test_only_sac_tells_composers_that_squash(tmp_path):
+    def bounded(kind, algo):
+        told = {"controller": {"kind": kind}, "algo": {"name": algo}, "env": {"name": "ant"}, "library": tmp_path}
+        pinned = build.pinned({**told, "skills": []}, "train-controller")
+        assert pinned["controller"] == build.scaled(told)["controller"]
+        return pinned["controller"].get("bounded", False)
+
+    assert all(bounded(kind, "sac") for kind in ("blend", "switch", "residual", "compose", "allocate"))
+    assert not any(bounded(kind, "ppo") for kind in ("blend", "compose"))
+    assert not any(bounded(kind, "sac") for kind in ("sequence", "parameterized"))
+
+
+@pytest.mark.parametrize("how", [{}, {"limit": 2.0}, {"squash": "clamp"}, {"bounded": True}])
+def test_random_goals_have_the_distribution_of_the_priors(make_skill, how):
+    skills = [make_skill(SPEC, kind, kind, size) for kind, size in (("sphere", 2), ("command", 2), ("one_hot", 3))]
+    blend = Blend(skills, SPEC, BlendConfig(**how))
+    draw = jax.jit(jax.vmap(lambda key: blend.resolve(blend.sample(key)).latents))
+    sphere, command, choice = (np.asarray(z) for z in draw(jax.random.split(KEY, 8000)))
+    angle = np.arctan2(sphere[:, 1], sphere[:, 0])
+    assert abs(np.cos(4 * angle).mean()) < 0.04  # a tanh of each entry turns latents to the diagonals
+    np.testing.assert_allclose(np.quantile(command, [0.05, 0.25, 0.75, 0.95]), [-0.9, -0.5, 0.5, 0.9], atol=0.03)
+    np.testing.assert_allclose(choice.mean(0), 1 / 3, atol=0.03)
+
+
+def test_random_goals_beyond_the_limit_end_there(make_skill):
+    blend = Blend([make_skill(SPEC, "g", "gaussian", 1)], SPEC, BlendConfig(limit=0.5))
+    (z,) = jax.jit(jax.vmap(lambda key: blend.resolve(blend.sample(key)).latents))(jax.random.split(KEY, 2000))
+    assert float(jnp.abs(z).max()) == pytest.approx(0.4995, rel=1e-4)
+    assert float((jnp.abs(z) < 0.2).mean()) == pytest.approx(0.1585, abs=0.03)

@@ -107,6 +107,14 @@ def test_a_frozen_policy_is_what_the_learner_computes(ant: EnvSpec, activation: 
     np.testing.assert_allclose(policy(obs), networks.apply_layers(layers, x, activation), rtol=1e-5, atol=1e-5)
 
 
+def test_a_policy_that_is_told(ant: EnvSpec) -> None:
+    skill = fake_skill(ant, "told", "command", 2)
+    told = {"scale": [0.5, 2.0], "mean": [0.1, 0.0], "var": [0.3, 1e-4]}  # the last is clipped
+    extra = {f"command/{k}": np.asarray(v, np.float32) for k, v in told.items()}
+    out = same(skill_graph(ant, Skill(skill.manifest, {**skill.arrays, **extra})), 7)
+    assert np.ptp(out["action"], axis=0).max() > 0.01
+
+
 KINDS = [("sphere", 2), ("sphere", 3), ("gaussian", 2), ("one_hot", 4), ("ball", 2), ("product", 7)]
 
 
@@ -160,6 +168,7 @@ COMPOSERS: dict[str, Callable[..., Composer]] = {
     "parameterized": Parameterized,
     "blend": Blend,
     "clamp": lambda s, e: Blend(s, e, BlendConfig(squash="clamp", limit=0.5, groups={"all": ["*"]})),
+    "bounded": lambda s, e: Blend(s, e, BlendConfig(limit=0.5, bounded=True, groups="all")),
     "switch": lambda s, e: Blend(s, e, BlendConfig(combine="switch", groups={"hips": ["hip*"], "rest": ["ankle*"]})),
     "multiply": lambda s, e: Blend(s, e, BlendConfig(combine="multiply", residual=0.3)),
     "residual": lambda s, e: Blend(s[:1], e, BlendConfig(residual=0.2)),
@@ -203,13 +212,13 @@ def test_controllers_of_every_kind(goals: EnvSpec, ant: EnvSpec, kind: str) -> N
 def composed(goals: EnvSpec, ant: EnvSpec, make_adapter: Callable[..., Skill]) -> Callable[..., Compose]:
     """(activation, squash) -> two adapters that know of the goal, scaled differently, and one that does not."""
 
-    def make(activation: str, squash: str) -> Compose:
+    def make(activation: str, squash: str, bounded: bool = False) -> Compose:
         base, made = fake_skill(ant, "base", "sphere", 2, activation), []
         for i, (name, spec) in enumerate((("a", goals), ("b", goals), ("c", ant))):
             size = spec.obs.size("policy")
             seen = Stats(jnp.zeros(size), jnp.asarray(RNG.uniform(0.5, 2.0, size), jnp.float32), jnp.ones(()))
             made.append(make_adapter(base, spec, name, seed=i, stats=seen, rank=3, scale=0.5))
-        return Compose(made, goals, ComposeConfig(squash=squash))
+        return Compose(made, goals, ComposeConfig(squash=squash, bounded=bounded))
 
     return make
 
@@ -223,8 +232,9 @@ def test_adapters_composed_in_one_graph(goals: EnvSpec, composed: Callable[..., 
     assert len(np.unique(one["action"], axis=0)) == 4
 
 
-def test_shares_of_adapters(goals: EnvSpec, composed: Callable[..., Compose]) -> None:
-    graph = controller_graph(controller(goals, 3), composed("relu", "share"), hold=3)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_shares_of_adapters(goals: EnvSpec, composed: Callable[..., Compose], bounded: bool) -> None:
+    graph = controller_graph(controller(goals, 3), composed("relu", "share", bounded), hold=3)
     drive(graph, rows=6, steps=2)
     out = same(graph, 4, decide=np.ones((4, 1)))
     np.testing.assert_allclose(out["z_next"].sum(1), 1.0, rtol=1e-5)

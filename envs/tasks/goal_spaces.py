@@ -39,6 +39,8 @@ REGULARISERS = {
     "joint_acceleration": -1e-7,
     "action_rate": -0.1,
 }
+#: Of the gait of walking skills, s.
+PERIOD = 0.64
 #: Feet should be apart by this much of what they are in the default pose.
 APART = (0.6, 1.4)
 MARKER = (0.1, 0.8, 0.2, 0.6)
@@ -47,6 +49,12 @@ MARKER = (0.1, 0.8, 0.2, 0.6)
 def closeness(error: Array, sharpness: float = 4.0) -> Array:
     """exp(-sharpness * mean absolute error), []."""
     return jnp.exp(-sharpness * jnp.mean(jnp.abs(error)))
+
+
+def gait_phase(time: Array, period: float) -> Array:
+    """Sine and cosine [2] of the gait's clock after `time` s of an episode."""
+    angle = 2 * jnp.pi * time / period
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)])
 
 
 def in_balls(key: Array, count: int, radius: float) -> Array:

@@ -12,7 +12,7 @@ from flax import struct
 
 from repertoire.envs import symmetry
 from repertoire.envs.symmetry import Mirror
-from repertoire.envs.tasks.goal_spaces import REGULARISERS, Posture, closeness
+from repertoire.envs.tasks.goal_spaces import PERIOD, REGULARISERS, Posture, closeness, gait_phase
 from repertoire.envs.tasks.velocity import Velocity, VelocityMemory
 from repertoire.envs.types import Array, Data, Slice
 
@@ -51,7 +51,7 @@ class Walking(Posture, Velocity):
     vx: tuple[float, float] = (-1.0, 2.0)
     vy: tuple[float, float] = (-1.0, 1.0)
     hold: int = 400
-    period: float = 0.64
+    period: float = PERIOD
 
     short_step: ClassVar[float] = 0.0
     reward_terms: ClassVar[tuple[str, ...]] = ("gait", "clearance", "schedule")
@@ -62,8 +62,7 @@ class Walking(Posture, Velocity):
 
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """The walker's values and `phase`."""
-        angle = 2 * jnp.pi * memory.clock / self.period
-        return {**super().observe(data, memory), "phase": jnp.stack([jnp.sin(angle), jnp.cos(angle)])}
+        return {**super().observe(data, memory), "phase": gait_phase(memory.clock, self.period)}
 
     def mirror(self) -> Mirror | None:
         """The walker's; the legs are half a period apart."""

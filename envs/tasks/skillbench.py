@@ -23,7 +23,7 @@ from flax import struct
 from repertoire.envs import rotations
 from repertoire.envs.task import Marker, Task, at_least
 from repertoire.envs.tasks import skillbench_scenes as scenes
-from repertoire.envs.tasks.goal_spaces import MARKER, Posture, closeness
+from repertoire.envs.tasks.goal_spaces import MARKER, PERIOD, Posture, closeness, gait_phase
 from repertoire.envs.tasks.humanoids import G1, H1, Humanoid
 from repertoire.envs.tasks.panda.arm import uniform
 from repertoire.envs.tasks.pd_robot import PDMemory
@@ -54,11 +54,12 @@ class SkillBench(Posture):
     out. The critic also sees the object's velocity.
 
     Attributes:
-      tolerance: see `Row`.
+      tolerance: see `Row`. period: of the clock that walking skills read, s: theirs.
     """
 
     episode_length: int = 400
     tolerance: float = 0.1
+    period: float = PERIOD
 
     camera: ClassVar[str] = scenes.CAMERA
     reward_terms: ClassVar[tuple[str, ...]] = ("goal", "hands", "torso", "right_arm")
@@ -68,6 +69,8 @@ class SkillBench(Posture):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 0.0, tolerance=self.tolerance)
+        if self.period <= 0:
+            raise UserError(f"env {self.name}: period must be positive, got {self.period}")
         if self.ground != "flat":
             raise UserError(f"env {self.name}: ground must be flat, objects start on it")
 
@@ -180,12 +183,13 @@ class SkillBench(Posture):
     # -- observation ---------------------------------------------------------------------------------------------
 
     def extra_slices(self) -> tuple[Slice, ...]:
-        """`goal_offset`: what is missing; `hands_offset` or `torso_offset`: to the object; along the heading."""
+        """Along the heading `goal_offset` (missing) and `hands_offset` or `torso_offset` (to the object); `phase`."""
         doors = self.row.moved == "doors"
         size = len(scenes.DOORS) if doors else 6 if self.row.moved == "hands" else 3
         more = {"hands": Slice("hands_offset", 6, "m"), "torso": Slice("torso_offset", 3, "m")}
         goal = Slice("goal_offset", size, "rad" if doors else "m")
-        return (*super().extra_slices(), goal, *(s for name, s in more.items() if name in self.row.weights))
+        told = (s for name, s in more.items() if name in self.row.weights)
+        return (*super().extra_slices(), goal, *told, Slice("phase", 2))
 
     def _privileged(self) -> tuple[Slice, ...]:
         loose = (Slice("object_velocity", TWIST, "m/s, rad/s"),) if self.row.start else ()
@@ -194,13 +198,20 @@ class SkillBench(Posture):
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """The robot's values, and of the task all that there is to see."""
         missing, doors = self.missing(data, memory), self.row.moved == "doors"
-        found = {"goal_offset": missing if doors else _ahead(data, missing)}
+        found = {
+            "goal_offset": missing if doors else _ahead(data, missing),
+            "phase": gait_phase(data.time, self.period),
+        }
         if self.row.start or doors:
             found["hands_offset"] = _ahead(data, self.hands_offset(data))
             found["torso_offset"] = _ahead(data, (self.object(data) - self.torso(data))[None])
         if self.row.start:
             found["object_velocity"] = data.qvel[-TWIST:]
         return {**super().observe(data, memory), **{name: value.ravel() for name, value in found.items()}}
+
+    def sources(self) -> dict[str, str]:
+        """The clock starts with the episode."""
+        return {**super().sources(), "phase": f"clock({self.period:g})"}
 
     # -- reward and end ------------------------------------------------------------------------------------------
 
