@@ -14,7 +14,7 @@ from repertoire.deploy.graph import Graph, encoded_as
 from repertoire.deploy.onnx_graph import Writer, composed, cut, largest, network, project, read, rows, skill_action
 from repertoire.errors import UserError
 from repertoire.high_level.blend import Blend, BlendConfig
-from repertoire.high_level.compose import SHARE, TINY, Compose, ComposeConfig
+from repertoire.high_level.compose import LEAST, SHARE, TINY, Compose, ComposeConfig
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
@@ -228,8 +228,8 @@ def _bounded(write: Writer, config: BlendConfig | ComposeConfig, x: str) -> str:
     if config.bounded:
         x = write.node("Clip", x, write.constant(-1), write.constant(1))
     if config.squash == SHARE:
-        half = write.constant(0.5)
-        own = write.node("Add", write.node("Mul", x, half), half) if config.bounded else write.node("Sigmoid", x)
+        half, middle = write.constant(0.5), write.constant((1 + LEAST) / 2)
+        own = write.node("Add", write.node("Mul", x, half), middle) if config.bounded else write.node("Sigmoid", x)
         total = write.node("ReduceSum", own, write.constant([1], np.int64), keepdims=1)
         return write.node("Div", own, write.node("Max", total, write.constant(TINY)))
     limit = write.constant(config.limit)

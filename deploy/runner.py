@@ -219,8 +219,8 @@ class Drive:
     """Turns changes of targets into joint targets of a serial arm, as the contract says that training did.
 
     Targets never run further from the arm than a leash. The hand follows by damped least squares (Nakamura, Hanafusa
-    1986; Wampler 1986) with a rest posture, and joint targets move no faster than the joints may. They are kept in
-    float32, as in training, so that small changes add up alike.
+    1986; Wampler 1986) with a rest posture, and joint targets move no faster than the joints may, unless (mode `joint`)
+    the leash pulls them after an arm that was moved. They are kept in float32, as in training: small changes add up.
     """
 
     def __init__(self, contract: Mapping[str, Any]) -> None:
@@ -351,6 +351,7 @@ class Runner:
         self.atoms = [parse(term["source"]) for term in self.terms]
         self.drive = Drive(self.contract) if self.contract["drive"] else None
         self.commands = {c["name"]: c for c in self.contract["commands"]}
+        self.sizes = {name: sum(j[name][1] for j in self.contract["joints"]) for name in ("qpos", "qvel")}
         self.dt = self.contract["timing"]["control_dt"]
         self.reset()
 
@@ -362,8 +363,11 @@ class Runner:
             By default drawn from the command's range by `seed`, where it has one.
           z: latent [size] of a skill; by default the first axis.
           seed: of goals and commands that are drawn, and of a planner's draws.
-          commands: name -> [n, size], held as goals are; those with a range are drawn where none are given.
+          commands: name -> [n, size], held as goals are, which may be among them as `goal`; those with a range are
+            drawn where none are given.
         """
+        told = dict(commands or {})
+        goals = told.pop("goal", goals)
         self.t, self.obs = 0, np.zeros(0, np.float32)
         self.action = np.zeros(len(self.contract["action"]["names"]), np.float32)
         if self.drive is not None:
@@ -378,7 +382,7 @@ class Runner:
             raise ExportError(f"the latent has {width} entries, got {start.size}")
         self.z = start.astype(np.float32)
         self.goals = self._goals(goals, seed)
-        self.asked = self._asked(commands or {}, seed)
+        self.asked = self._asked(told, seed)
 
     def _goals(self, goals: Any, seed: int) -> np.ndarray | None:
         command = self.commands.get("goal")
@@ -405,14 +409,14 @@ class Runner:
                 raise ExportError(
                     f"this {self.contract['kind']} takes no command {name!r}; it takes {', '.join(known)}"
                 )
-        for name, c in known.items():
+        for i, (name, c) in enumerate(known.items()):
             if name in given:
                 asked[name] = np.atleast_2d(np.asarray(given[name], float))
                 if asked[name].ndim != 2 or asked[name].shape[1] != c["size"]:
                     raise ExportError(f"command {name!r} has {c['size']} entries ({c['unit']})")
             elif c["range"] is not None:
                 low, high = np.asarray(c["range"]).T
-                asked[name] = np.random.default_rng(seed).uniform(low, high, (1000, c["size"]))
+                asked[name] = np.random.default_rng((seed, 2 + i)).uniform(low, high, (1000, c["size"]))
         return asked
 
     def command(self) -> dict[str, np.ndarray]:
@@ -426,9 +430,9 @@ class Runner:
 
         Terms with a history take the values before this one from `self.obs`, and copies where there are none.
         """
+        state, parts, start = self._state(qpos, qvel), [], 0
         if self.drive is not None and not self.drive.joints.size:
             self.drive.start(qpos)
-        state, parts, start = self._state(qpos, qvel), [], 0
         for term, atoms in zip(self.terms, self.atoms, strict=True):
             value = self._value(term, atoms, state, command)
             if noise is not None and atoms[0][0] in SENSED:
@@ -445,9 +449,15 @@ class Runner:
         return np.concatenate(parts)
 
     def _state(self, qpos: Any, qvel: Any) -> dict[str, np.ndarray]:
-        """What terms take parts of."""
+        """What terms take parts of. Raises `ExportError` for what is no state."""
         named = {"qpos": qpos, "qvel": qvel, "default": self.contract["default_pose"]}
-        return {name: np.asarray(value, np.float32) for name, value in named.items()}
+        state = {name: np.asarray(value, np.float32).ravel() for name, value in named.items()}
+        for name, size in self.sizes.items():
+            if state[name].size != size:
+                raise ExportError(f"{name} has {size} entries, those of the contract's joints; got {state[name].size}")
+            if not np.isfinite(state[name]).all():
+                raise ExportError(f"{name} holds what is no number; nothing was decided: act again with a whole state")
+        return state
 
     def _value(
         self, term: Mapping[str, Any], atoms: list[Atom], state: Mapping[str, np.ndarray], command: Command
@@ -481,7 +491,8 @@ class Runner:
             return self.action
         if groups[0] not in command:
             raise ExportError(
-                f"command {groups[0]!r} is missing: act(qpos, qvel, {{{groups[0]!r}: [{term['size']} numbers]}})"
+                f"command {groups[0]!r} is missing: act(qpos, qvel, {{{groups[0]!r}: [{term['size']} numbers]}}), or "
+                f"--command {groups[0]}=..."
             )
         return np.asarray(command[groups[0]], np.float32).ravel()
 
@@ -495,9 +506,13 @@ class Runner:
     def act(self, qpos: Any, qvel: Any, command: Command | None = None, noise: Any = None) -> np.ndarray:
         """One control step: controls [n] of the contract's actuators for qpos [nq], qvel [nv], in its order.
 
-        `command` overrides the goals given to `reset`. Call it once per control period: it advances the clock.
+        `command` overrides, name by name, what was given to `reset`. Call it once per control period: it advances the
+        clock. Raises `ExportError` where something is missing or no number; then nothing has changed.
         """
-        self.obs = self.observe(qpos, qvel, self.command() if command is None else command, noise)
+        obs = self.observe(qpos, qvel, {**self.command(), **(command or {})}, noise)
+        if not np.isfinite(obs).all():
+            raise ExportError("a command holds what is no number; nothing was decided: act again with whole commands")
+        self.obs = obs
         inputs, hierarchy = {"obs": self.obs[None], "z": self.z[None]}, self.contract["hierarchy"]
         if hierarchy is not None:
             decides = self.t % hierarchy["hold"] == 0

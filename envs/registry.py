@@ -121,10 +121,17 @@ def _checked(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared_options(task: Any, name: str) -> dict[str, Any]:
-    """The options that env `name` has too, with their values in `task`; none of what is no task of ours."""
-    theirs = {f.name for f in dataclasses.fields(TASKS[name])} if name in TASKS else set()
-    ours = dataclasses.fields(task) if isinstance(task, Task) else ()
-    return {f.name: getattr(task, f.name) for f in ours if f.name in theirs}
+    """The options that env `name` and `task` have of one class, with the values of `task`; none of what is no task."""
+    if name not in TASKS or not isinstance(task, Task):
+        return {}
+    theirs = {f.name: _owner(TASKS[name], f.name) for f in dataclasses.fields(TASKS[name])}
+    ours = [f.name for f in dataclasses.fields(task)]
+    return {n: getattr(task, n) for n in ours if n in theirs and theirs[n] is _owner(type(task), n)}
+
+
+def _owner(task: type, option: str) -> type:
+    """The class that declared an option first: of two of one name, the same option has the same."""
+    return next(c for c in reversed(task.__mro__) if option in vars(c).get("__annotations__", {}))
 
 
 def expert_of(env: Any) -> Expert:

@@ -29,6 +29,7 @@ from repertoire.skills.skill import Skill
 
 #: `squash` to shares, and the least that their sum counts as.
 SHARE, TINY = "share", 1e-6
+LEAST = 1e-3  # of bounded shares before they are divided by their sum: all at their lowest are all alike
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Compose(Composer):
         """Bounded coefficients [n]."""
         squash, limit, already = self.config.squash, self.config.limit, self.config.bounded
         if squash == SHARE:
-            return shares((1.0 + bounded(action, squash, 1.0, already)) / 2 if already else jax.nn.sigmoid(action))
+            own = (1.0 + LEAST + bounded(action, squash, 1.0, already)) / 2 if already else jax.nn.sigmoid(action)
+            return shares(own)
         return bounded(action, squash, limit, already)
 
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:

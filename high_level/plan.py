@@ -115,6 +115,13 @@ def placed(spec: EnvSpec) -> tuple[np.ndarray, Reader]:
     return seen
 
 
+def check(env: MacroEnv, cost: Cost) -> None:
+    """`UserError` where all plans would cost the same."""
+    if _goal(env.env.spec) is None and not cost.reward:
+        name = env.env.spec.name
+        raise UserError(f"env {name} has no `goal` for its `position`: controller.cost.reward=0 leaves nothing to plan")
+
+
 def notes(env: MacroEnv, config: search.SearchConfig) -> tuple[str, ...]:
     """What a user should know of plans in `env`, a line each."""
     spec, task, ahead = env.env.spec, getattr(env.env, "task", None), config.horizon * env.hold

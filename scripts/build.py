@@ -26,7 +26,7 @@ from repertoire.envs import registry as envs
 from repertoire.errors import UserError, typed, unknown
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import frozen, options
+from repertoire.high_level import blend, frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.skills import adapters, commands
@@ -144,6 +144,8 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
     ending = dataclass_of(options.TerminationConfig, ends, "controller")
     reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
+    if settings.get("bounded") is None:
+        settings.pop("bounded", None)
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     _check_command(config, env)
@@ -237,20 +239,26 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if "controller" in config and not config["controller"].get("reads"):
         config["controller"] = {k: v for k, v in config["controller"].items() if k != "reads"}
     if kind == "train-controller":
-        config = scaled(config)
+        config["controller"] = _as_stored(scaled(config)["controller"])
         config["skills"] = [_pinned(store, r) for r in references(config)]
     return config
 
 
 def scaled(config: Config) -> dict[str, Any]:
-    """Controller config that says to composers which squash that SAC's actions lie in [-1, 1] already.
+    """Config whose `controller.bounded` is said: under SAC actions lie in [-1, 1] already.
 
     It is part of a run's config, so that runs and entries from before it was said stay what they were.
     """
-    config, told = dict(config), dict(config["controller"])
-    settings = typing.get_type_hints(controllers.kind_of(told["kind"]).config)
-    squashed = config.get("algo", {}).get("name") == "sac" and "bounded" in settings
-    return {**config, "controller": {**told, "bounded": True}} if squashed else config
+    told = dict(config["controller"])
+    if "bounded" in told and told["bounded"] is None:
+        told["bounded"] = config["algo"]["name"] == "sac"
+    return {**config, "controller": told}
+
+
+def _as_stored(controller: Config) -> dict[str, Any]:
+    """Settings of a controller as runs have them that were made before there were other words for the same."""
+    told = {k: v for k, v in controller.items() if k != "bounded" or v}
+    return {**told, "groups": {blend.ALL: ["*"]}} if told.get("groups") == blend.ALL else told
 
 
 def _pinned(store: Library, reference: str) -> str:

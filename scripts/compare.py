@@ -107,17 +107,26 @@ def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     verb = row.get("verb", cfg["verb"])
     if verb not in VERBS:
         raise unknown("verb to compare", verb, VERBS)
-    skills = row.get("skills")
-    own = skills if skills is None or isinstance(skills, int) else tuple(skills)
-    return Arm(verb, tuple(row.get("settings") or ()), own, row.get("envs"))
+    return Arm(verb, tuple(row.get("settings") or ()), _used(name, row.get("skills")), row.get("envs"))
+
+
+def _used(arm: str, told: Any) -> int | tuple[str, ...] | None:
+    """`skills` of an arm. Raises `UserError` for what is neither a number of skills nor a list of them."""
+    if told is None or (isinstance(told, int) and not isinstance(told, bool) and told > 0):
+        return told
+    if isinstance(told, list) and told and all(isinstance(reference, str) for reference in told):
+        return tuple(told)
+    raise UserError(
+        f"arm {arm}: skills must be how many of the env's (1 or more) or a list of references, got {told!r}"
+    )
 
 
 def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
     """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
     path = Path(cfg["out"]) / "runs" / f"{env}-{name}"
     args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
-    if arm.verb == "train-controller" and (skills := _skills(cfg, env, arm)):
-        args.append(f"skills=[{','.join(skills)}]")
+    if arm.verb == "train-controller" and (isinstance(arm.skills, tuple) or env in cfg["skills"]):
+        args.append(f"skills=[{','.join(_skills(cfg, env, arm))}]")
     args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
     args += [f"run_dir={path}", f"library={_library(cfg)}"]
     args += [f"name={env}-{name}"] if arm.verb != "train" else []

@@ -119,6 +119,7 @@ def _plan(cfg: Config, env: MacroEnv) -> Maker:
     cost = build.dataclass_of(plan.Cost, controller["cost"], "controller.cost")
     if controller["model"] == "learned":
         plan.placed(env.env.spec)  # fails here, not when the dynamics are fitted
+    plan.check(env, cost)
     for note in plan.notes(env, settings):
         print(f"note: {note}")
     if controller["model"] == "simulator":

@@ -46,7 +46,7 @@ def _draw(cfg: dict[str, Any]) -> RunDir:
     if opened.kind == "train-skills" and cfg["policy"] == "trained":
         one = trainer.seed_state(state, cfg["seed"], int(opened.config["num_seeds"]))
         mark = session.mark(opened.config, cfg["seed"])
-        train_skills.draw(opened, learner, one, mark, with_video=True, count=cfg["count"])
+        train_skills.draw(opened, learner, one, mark, True, cfg["count"], cfg["start_seed"])
     else:
         train.draw(opened, learner, state, cfg["policy"], cfg["count"], cfg["start_seed"], cfg["seed"])
     return opened

@@ -86,9 +86,11 @@ def measure(
     return found | skill_goals.zero_shot_goals(learner, skill, seed, radius=found.get("reach_m", 0.0))
 
 
-def draw(run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: bool, count: int = 8) -> Any:
-    """Trajectory plot (returned) and skill-grid video of one seed."""
-    prior, key = learner.objective.prior, jax.random.key(2000)
+def draw(
+    run_dir: RunDir, learner: Any, state: Any, suffix: str, with_video: bool, count: int = 8, start: int = 2000
+) -> Any:
+    """Trajectory plot (returned) and skill-grid video of one seed; `start` draws the starts."""
+    prior, key = learner.objective.prior, jax.random.key(start)
     many = prior.size if prior.discrete else 32
     roll = skill_eval.roller(learner)
     title = f"{run_dir.name}{suffix}: {many} skills"

@@ -83,6 +83,8 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
     [
         ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs'.*did you mean 'verb'"),
         ({"arms": {"a": {"verb": "trian"}}}, "did you mean 'train'"),
+        ({"arms": {"a": {"skills": "ant-pos"}}}, "arm a: skills must be how many of the env's"),
+        ({"arms": {"a": {"skills": 0}}}, "arm a: skills must be how many of the env's"),
         ({"skills": {"ant_mase": ["ant-metra"]}}, "did you mean 'ant_maze'"),
         ({"settings": {"half_cheetah_hurdle": ["env.hurdle=u", "controler.hold=5"]}}, "did you mean 'controller"),
     ],

@@ -248,10 +248,17 @@ def test_goals_latency_and_noise(exported: Path) -> None:
     run.reset(goals=[3, 4])
     noisy = run.simulate(1, disturbance=runner.Disturbance(noise=0.1))["obs"][0] - first["obs"][0]
     assert 0.03 < noisy[:-2].std() < 0.3 and (noisy[-2:] == 0).all()
-    with pytest.raises(runner.ExportError, match="command 'goal' is missing"):
-        run.act(np.zeros(15), np.zeros(14), {})
-    with pytest.raises(runner.ExportError, match="'posture' has 13 entries, got 12"):
+    with pytest.raises(runner.ExportError, match="qpos has 15 entries, those of the contract's joints; got 14"):
         run.act(np.zeros(14), np.zeros(14))
+    state, held = run.contract["default_pose"], (run.t, run.z.copy())
+    for broken in ({}, {"goal": [np.nan, 0.0]}):
+        with pytest.raises(runner.ExportError, match="holds what is no number; nothing was decided"):
+            run.act(state if broken else np.full(15, np.nan), np.zeros(14), broken)
+    assert run.t == held[0] and (run.z == held[1]).all()
+    told = run.observe(state, np.zeros(14), {**run.command(), "goal": [1.0, 1.0]})
+    run.reset(commands={"goal": [3, 4]})
+    run.act(state, np.zeros(14), {"goal": [1.0, 1.0]})
+    np.testing.assert_array_equal(run.obs, told)
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,7 @@ def test_forward_may_point_anywhere(degrees, way):
     task = registry.make_task("ant_forward", direction=degrees)
     xpos = jnp.zeros((14, 3)).at[1].set(jnp.asarray([3.0, 4.0, 0.5]))
     assert float(task.progress(SimpleNamespace(xpos=xpos))) == pytest.approx(way, abs=1e-5)
+    assert (task.mirror() is None) == (degrees % 180 != 0)
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -303,3 +303,16 @@ def test_a_press_on_the_button_opens_the_lock_of_the_replay(scene):
     np.testing.assert_array_equal(watch.told["stage"], [0, 1, 0, 0, 0])
     log = watch.log()
     assert log["expected"].shape == (1, scene.spec.obs.size("policy")) and log["reward"].shape == (1,)
+
+
+def test_two_commands_of_one_range_are_drawn_apart():
+    rows = {name: {"size": 3, "range": [[0.0, 1.0]] * 3} for name in ("goal", "other", "third")}
+    goal = runner.Runner._goals(SimpleNamespace(commands=rows), None, 0)
+    asked = runner.Runner._asked(SimpleNamespace(commands=rows, goals=goal), {}, 0)
+    assert sorted(asked) == sorted(rows) and len({tuple(values[0]) for values in asked.values()}) == 3
+
+
+def test_a_drawer_that_is_to_be_shut_stands_open():
+    poses = [registry.make_task("panda_drawer", move=move).default_pose()[9] for move in ("open", "close", "either")]
+    assert poses == pytest.approx([0.0, furniture.TRAVEL, 0.0])
+    assert registry.make_task("panda_drawer", move="either").commands() == {}

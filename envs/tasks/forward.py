@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 
+from repertoire.envs.symmetry import Mirror
+from repertoire.envs.task import interval
 from repertoire.envs.tasks.ant import Ant
 from repertoire.envs.tasks.robots import HalfCheetah, Hopper, Humanoid, Walker2d
 from repertoire.envs.types import Array, Data
@@ -23,7 +25,7 @@ _INF = float("inf")
 
 @dataclass(frozen=True)
 class Forward(_Robot):
-    """Mix-in for a `GymRobot`: terms `forward` (m/s along x), `alive`, `ctrl` and, where asked for, `contact`.
+    """Mix-in for a `GymRobot`: terms `forward` (m/s along `progress`), `alive`, `ctrl` and, where asked for, `contact`.
 
     With `dynamics=reference` all terms equal Gymnasium's but `contact`: contact wrenches are sensed at the beginning
     of the last physics step, whereas Gymnasium takes them from the last stage of Runge-Kutta. With Euler these agree.
@@ -135,6 +137,14 @@ class AntForward(Forward, Ant):
     fields: ClassVar[tuple[str, ...]] = ("xpos", "cfrc_ext")
     height: ClassVar[int] = 2
     healthy_height: ClassVar[tuple[float, float]] = (0.2, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        interval(self.name, direction=(self.direction, self.direction))
+
+    def mirror(self) -> Mirror | None:
+        """Left and right, where the way ahead is the same in the mirror."""
+        return super().mirror() if self.direction % 180 == 0 else None
 
     def progress(self, data: Data) -> Array:
         """Position of the torso frame along `direction`."""

@@ -1,7 +1,7 @@
 """What an action means: changes of the hand's pose or of the joints, as targets of the joint servos.
 
 Targets live in the task's memory. They never run further from the arm than a leash, so an arm that is held back does
-not wind up, and joint targets move no faster than the vendor's speed limits.
+not wind up, and joint targets move no faster than the vendor's speed limits, unless (`joint`) the leash pulls them.
 """
 
 from __future__ import annotations

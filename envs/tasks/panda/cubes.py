@@ -198,11 +198,10 @@ class CubeScene(Panda):
         first = self._address(self.cubes[index]) + 3
         return f"axes(qpos[{first}:{first + 4}])"
 
-    def goal_box(self, high: float = 0.0) -> list[list[float]]:
-        """Ranges of goals [3] on the table in `area`, or up to the height `high`, m."""
+    def goal_box(self) -> list[list[float]]:
+        """Ranges of goals [3] on the table in `area`, m."""
         (x0, y0), (x1, y1) = self.area
-        low = HALF * (1 - self.vary_size)
-        return [[x0, x1], [y0, y1], [low, max(high, HALF * (1 + self.vary_size))]]
+        return [[x0, x1], [y0, y1], [HALF * (1 - self.vary_size), HALF * (1 + self.vary_size)]]
 
     def _properties(self, data: Data) -> Array:
         body, geom = self.model.body(self.cubes[0]).id, self.model.geom(self.cubes[0]).id

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from repertoire.envs.expert import Expert
@@ -132,9 +133,15 @@ class PandaDrawer(Solvable, DrawerScene):
         return {**super().sources(), "goal": f"command.goal - {self.opened()}"}
 
     def commands(self) -> dict[str, tuple[list[list[float]], int]]:
-        """`goal`: one of the ends, or between them."""
-        ends = {"open": [furniture.TRAVEL] * 2, "close": [0.0, 0.0], "either": [0.0, furniture.TRAVEL]}
-        return {"goal": ([ends[self.move]], 0)}
+        """`goal`: the end that is asked for; with `either` the other one, which only who looks can tell."""
+        ends = {"open": [furniture.TRAVEL] * 2, "close": [0.0, 0.0]}
+        return {"goal": ([ends[self.move]], 0)} if self.move in ends else {}
+
+    def default_pose(self) -> np.ndarray:
+        """The drawer open where it is to be shut."""
+        pose = super().default_pose()
+        pose[int(self.model.joint("drawer").qposadr[0])] = furniture.TRAVEL if self.move == "close" else 0.0
+        return pose
 
     def success(self, data: Data, memory: Any) -> Array:
         """Within `tolerance` of the goal."""

@@ -133,8 +133,9 @@ class PandaPickPlace(Place):
         return goal.at[2].set(jnp.where(jax.random.bernoulli(air_key, self.air), height, goal[2]))
 
     def commands(self) -> dict[str, tuple[list[list[float]], int]]:
-        """`goal` may be over the table."""
-        return {**super().commands(), "goal": (self.goal_box(AIR[1] if self.air else 0.0), 0)}
+        """`goal` over the table, where there are such: between those and the ones on the table none was trained."""
+        *across, _ = table = self.goal_box()
+        return {**super().commands(), "goal": ([*across, list(AIR)] if self.air else table, 0)}
 
     def expert(self) -> Expert:
         """`take`, `bring`."""
