@@ -15,7 +15,7 @@ from repertoire.high_level import registry as registry_of_controllers
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
-from repertoire.scripts import build
+from repertoire.scripts import build, config
 from repertoire.skills.skill import Skill
 
 SPEC = registry.make_spec("ant")
@@ -241,16 +241,23 @@ def test_what_is_bounded_already_reaches_the_limit(make_skill, squash):
     assert again.config.bounded and not Blend((skill,), SPEC).config.bounded
 
 
-def test_only_sac_tells_composers_that_squash(tmp_path):
-    def bounded(kind, algo):
-        told = {"controller": {"kind": kind}, "algo": {"name": algo}, "env": {"name": "ant"}, "library": tmp_path}
-        pinned = build.pinned({**told, "skills": []}, "train-controller")
-        assert pinned["controller"] == build.scaled(told)["controller"]
-        return pinned["controller"].get("bounded", False)
+def test_only_sac_tells_composers_that_squash():
+    def bounded(kind, algo, *more):
+        told = config.compose("train_controller", [f"controller={kind}", f"algo={algo}", *more]) | {"skills": []}
+        stored = build.pinned(told, "train-controller")["controller"].get("bounded", False)
+        assert stored == build.scaled(told)["controller"].get("bounded", False)
+        return stored
 
     assert all(bounded(kind, "sac") for kind in ("blend", "switch", "residual", "compose", "allocate"))
     assert not any(bounded(kind, "ppo") for kind in ("blend", "compose"))
     assert not any(bounded(kind, "sac") for kind in ("sequence", "parameterized"))
+    assert not bounded("blend", "sac", "controller.bounded=false")  # as a run from before it was said
+
+
+def test_runs_store_one_group_of_all_as_they_did_before_it_had_a_word():
+    told = config.compose("train_controller", ["controller=switch"]) | {"skills": []}
+    assert told["controller"]["groups"] == "all"
+    assert build.pinned(told, "train-controller")["controller"]["groups"] == {"all": ["*"]}
 
 
 @pytest.mark.parametrize("how", [{}, {"limit": 2.0}, {"squash": "clamp"}, {"bounded": True}])

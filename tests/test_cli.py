@@ -144,9 +144,9 @@ def test_rollout_draws_the_seed_that_is_asked_for(monkeypatch, tmp_path):
     session._save(run, 1, state)
     run.close()
     monkeypatch.setattr(train_skills, "draw", lambda *args, **kwargs: drawn.append(args))
-    cli.main(["rollout", "run=run", "seed=1"])
-    ((_, _, one, mark),) = drawn
-    assert mark == "-s1"
+    cli.main(["rollout", "run=run", "seed=1", "count=3", "start_seed=7"])
+    ((_, _, one, *rest),) = drawn
+    assert rest == ["-s1", True, 3, 7]
     jax.tree.map(np.testing.assert_array_equal, one.params, jax.tree.map(lambda x: x[1], state.params))
 
 
