@@ -53,13 +53,13 @@ def run(cfg: dict[str, Any]) -> dict[str, Any]:
 
 def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
     """{"env", "machine", "rows"} of one group of rows."""
-    env, rounds = cfg["env"], cfg["rounds"]
+    env, rounds = cfg["env_name"], cfg["rounds"]
     if group == "objectives":
         return bench_objectives.measure(env, rounds)
     if group == "envs":
         names = [cfg["envs"]] if isinstance(cfg["envs"], str) else cfg["envs"]
         return bench_envs.measure(names, cfg["worlds"], rounds, mjx=cfg["mjx"], mjx_limit_s=cfg["mjx_limit"])
-    extra = [learning(env, cfg["worlds"], cfg["objective"])]
+    extra = [learning(env, cfg["worlds"], cfg["objective_name"])]
     extra += bench_control.blends(env, cfg["worlds"], cfg["skills"], cfg["skill_hidden"])
     return bench_physics.measure(env, cfg["worlds"], rounds, rivals=cfg["rivals"], extra=extra)
 

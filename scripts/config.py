@@ -140,6 +140,8 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
     for override in overrides:
         key, _, value = override.lstrip("~+").partition("=")
         key = ALIASES.get(key, key)
+        if key in GROUPS and key != "preset" and key not in known:  # a group, but none of this verb's
+            return unknown(f"setting of {name.replace('_', '-')}", key, known)
         if key in GROUPS and "." not in key and value not in options(key):
             return unknown(key, value, options(key))
         if key.split(".")[0] not in GROUPS and key not in known:

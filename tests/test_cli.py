@@ -130,6 +130,11 @@ def _skill():
     return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "benchmark"])
+def test_a_group_that_is_none_of_the_verbs_is_named(capsys, verb):
+    assert f"unknown setting of {verb} 'env'" in fails(capsys, verb, "env=ant")
+
+
 def test_rollout_draws_the_seed_that_is_asked_for(monkeypatch, tmp_path):
     import jax
     import numpy as np
