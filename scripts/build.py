@@ -139,13 +139,11 @@ def _typed_options(name: str, options: Config) -> dict[str, Any]:
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
-    settings = dict(config["controller"])
+    settings = scaled(config)["controller"]
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
     ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
     ending = dataclass_of(options.TerminationConfig, ends, "controller")
     reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
-    if settings.get("bounded") is None:
-        settings.pop("bounded", None)
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     _check_command(config, env)

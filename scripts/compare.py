@@ -125,8 +125,8 @@ def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
     """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
     path = Path(cfg["out"]) / "runs" / f"{env}-{name}"
     args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
-    if arm.verb == "train-controller" and (isinstance(arm.skills, tuple) or env in cfg["skills"]):
-        args.append(f"skills=[{','.join(_skills(cfg, env, arm))}]")
+    if arm.verb == "train-controller" and (skills := _skills(cfg, env, arm)) is not None:
+        args.append(f"skills=[{','.join(skills)}]")
     args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
     args += [f"run_dir={path}", f"library={_library(cfg)}"]
     args += [f"name={env}-{name}"] if arm.verb != "train" else []
@@ -134,11 +134,11 @@ def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
     return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args), resolved)
 
 
-def _skills(cfg: Mapping[str, Any], env: str, arm: Arm) -> Sequence[str]:
-    """References of the library entries that a controller of this arm uses on `env`."""
+def _skills(cfg: Mapping[str, Any], env: str, arm: Arm) -> Sequence[str] | None:
+    """References of the library entries that a controller of this arm uses on `env`; None: nothing says."""
     if isinstance(arm.skills, tuple):
         return arm.skills
-    return list(cfg["skills"].get(env, ()))[: arm.skills]
+    return cfg["skills"][env][: arm.skills] if env in cfg["skills"] else None
 
 
 def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:

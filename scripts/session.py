@@ -87,9 +87,12 @@ def check_place(config: Mapping[str, Any], index: int) -> None:
         raise UserError(f"seed must lie in 0 .. {seeds - 1} (its place in the batch), got {index}")
 
 
-def store(config: Mapping[str, Any], made: Skill, figures: Mapping[str, Any], shown: str = "") -> str:
+def store(
+    config: Mapping[str, Any], made: Skill, figures: Mapping[str, Any], shown: str = "", picture: Any = None
+) -> str:
     """Put a frozen skill with its figures into the run's library, and say so; returns its reference."""
-    reference = Library(config["library"]).add(Skill({**made.manifest, "metrics": dict(figures)}, made.arrays))
+    final = Skill({**made.manifest, "metrics": dict(figures)}, made.arrays)
+    reference = Library(config["library"]).add(final, picture)
     print(f"frozen: {reference}{shown}")
     return reference
 

@@ -13,7 +13,6 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session, skill_eval, skill_goals, starting
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
-from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill, freeze
 
 KIND = "train-skills"
@@ -51,9 +50,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
         found = measure(learner, one, skill)
         rows.append({"seed": cfg["seed"] + i, **found})
         picture = draw(run_dir, learner, one, session.mark(cfg, i), with_video=cfg["video"] and i == 0)
-        final = Skill({**skill.manifest, "metrics": found}, skill.arrays)
-        references.append(Library(cfg["library"]).add(final, picture))
-        print(f"frozen: {references[-1]}  ({_headline(found)})")
+        references.append(session.store(cfg, skill, found, f"  ({_headline(found)})", picture))
     write_json(run_dir.path / "evaluation.json", skill_eval.summary(learner, rows))
     run_dir.mark_done(skills=references, updates=learner.total_updates)
     return references
