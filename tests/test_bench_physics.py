@@ -164,7 +164,7 @@ def test_an_env_beside_the_bare_physics_of_its_model(monkeypatch: pytest.MonkeyP
 
 
 def test_rivals_stand_beside_an_env_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"name": "", "steps_per_s": 8.0, "ratio_to_bare": 0.5, "note": ""}
+    measured = {"worlds": 4, "steps_per_s": 8.0, "ratio_to_bare": 0.5, "note": ""}
     said = {"mjx": {"ratio_to_bare": None, "note": "no"}, "playground": {"ratio_to_bare": 0.25, "note": "HopperHop"}}
     asked = []
     monkeypatch.setattr(bench_physics, "side_by_side", lambda *_: [measured, measured])
