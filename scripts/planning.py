@@ -65,13 +65,21 @@ def evaluate(opened: RunDir, count: int, seed: int, physics: str, steps: int | N
 
 def made(opened: RunDir, physics: str) -> Made:
     """The controllers of a run on disk; what it measured or fitted before is read back from its folder."""
-    return _make(opened, *_checked({**opened.config, "physics": physics}))
+    return _make(opened, *_checked(_on(opened, physics)))
 
 
 def decider(opened: RunDir, physics: str, seed: int) -> tuple[MacroEnv, Decider]:
     """The macro env of a run on disk, and what decides there: that of one seed, by its place in the batch."""
-    env, maker = _checked({**opened.config, "physics": physics})
+    env, maker = _checked(_on(opened, physics))
     return env, maker(opened, int(opened.config["seed"]) + seed)[0]
+
+
+def _on(opened: RunDir, physics: str) -> dict[str, Any]:
+    """Config of a run on disk, on a physics backend."""
+    controller = dict(opened.config["controller"])
+    if "script" in controller:
+        controller["script"] = script.as_run(controller["script"])
+    return {**opened.config, "physics": physics, "controller": controller}
 
 
 def _checked(cfg: dict[str, Any]) -> tuple[MacroEnv, Maker]:

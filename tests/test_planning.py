@@ -9,7 +9,7 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
-from repertoire.experiment.files import read_json
+from repertoire.experiment.files import read_json, write_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.rules import stateful
@@ -48,6 +48,18 @@ def test_a_script_from_the_command_line(there, capsys):
     assert read_json(there / "script" / "evaluation-rollouts3.json")["rules"]["script"]["episodes"] == 3
     cli.main(["export", "run=script"])
     assert (there / "script" / "export" / "model.onnx").exists()
+
+
+def test_a_script_that_ran_before_its_ends_were_checked_is_evaluated(there, capsys):
+    """Its last stage says when it ends, which it never did."""
+    cli.main([*COMMON, "controller=script", WALK, "run_dir=before"])
+    cfg, found = (read_json(there / "before" / f"{name}.json") for name in ("config", "evaluation"))
+    cfg["controller"]["script"][-1] |= {"steps": 3, "until": {"slice": "goal", "below": 0.1}}
+    write_json(there / "before" / "config.json", cfg)
+    cli.main(["evaluate", "run=before"])
+    assert read_json(there / "before" / "evaluation.json") == found
+    cli.main(["rollout", "run=before", "count=1"])
+    assert "paths.png" in capsys.readouterr().out
 
 
 def test_a_seed_is_chosen_by_its_place(there, capsys):
