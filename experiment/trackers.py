@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.metrics_log import MetricsLog, last_row
 from repertoire.experiment.run_dir import RunDir, flatten
 
@@ -168,17 +168,17 @@ def _run_id(run: RunDir) -> str:
     return hashlib.sha256(f"{run.path.resolve()}{run.manifest.get('created')}".encode()).hexdigest()[:16]
 
 
-def make_trackers(names: Iterable[str], run_dir: RunDir, after: int | None = None) -> list[Tracker]:
+def make_trackers(names: Sequence[str], run_dir: RunDir, after: int | None = None) -> list[Tracker]:
     """Trackers by name. `jsonl` is always made, first, because resume, `report` and the others read its file.
 
     Args:
-      names: of `TRACKERS`. run_dir: where they write.
+      names: of `TRACKERS`, or one alone. run_dir: where they write.
       after: update of the checkpoint that is resumed; later metrics are dropped. 0 when starting over without one.
 
     Raises:
       UserError: an unknown name, or a library that is not installed (names the pip extra).
     """
-    names = list(names)
+    names = words("logging.trackers", names)
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)

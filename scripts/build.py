@@ -23,7 +23,7 @@ from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
 from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
-from repertoire.errors import UserError, typed, unknown
+from repertoire.errors import UserError, typed, unknown, words
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import blend, frozen, options
@@ -120,15 +120,20 @@ def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
 
 def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]:
     """Objective and its feature slices; objectives that tell slices apart learn from `env` where they lie."""
-    options = dict(config["objective"])
-    name, features = options.pop("name"), options.pop("features", None)
-    seen = None if features is None else tuple(features)
+    options, seen = {k: v for k, v in config["objective"].items() if k != "features"}, features_of(config)
+    name = options.pop("name")
     if seen is not None:
         _check_features(env, seen)
     if "layout" in objectives.fields(name):
         sizes = {s.name: s.width for s in env.spec.obs.groups["features"]}
         options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
     return objectives.make(name, **_typed_options(name, options)), seen
+
+
+def features_of(config: Config) -> tuple[str, ...] | None:
+    """Feature slices that the objective sees; None for all."""
+    told = config["objective"].get("features")
+    return None if told is None else words("objective.features", told)
 
 
 def _typed_options(name: str, options: Config) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
     ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
     ending = dataclass_of(options.TerminationConfig, ends, "controller")
-    reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
+    reads = words("controller.reads", settings.pop("reads", None) or ())
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     _check_command(config, env)
@@ -189,7 +194,7 @@ def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
 
 def references(config: Config) -> list[str]:
     """Library references of a controller config."""
-    return list(config["skills"]) if isinstance(config["skills"], list) else [config["skills"]]
+    return list(words("skills", config["skills"]))
 
 
 def _check_features(env: Any, features: tuple[str, ...]) -> None:
@@ -230,7 +235,7 @@ def pinned(config: Config, kind: str) -> dict[str, Any]:
     if kind == "train" and config.get("command") is None:
         config = {k: v for k, v in config.items() if k not in ("command", "command_range")}
     if (starts := config.pop("starts", None)) and starts["skills"]:
-        config["starts"] = {**starts, "skills": [_pinned(store, r) for r in starts["skills"]]}
+        config["starts"] = {**starts, "skills": [_pinned(store, r) for r in words("starts.skills", starts["skills"])]}
     if "controller" in config and config["controller"].get("termination") == "fixed":
         inert = {f.name for f in dataclasses.fields(options.TerminationConfig)}
         config["controller"] = {k: v for k, v in config["controller"].items() if k not in inert}

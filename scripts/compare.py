@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 from repertoire.experiment import comparison
 from repertoire.experiment.console import human
 from repertoire.experiment.files import read_json, write_json
@@ -26,6 +26,8 @@ from repertoire.skills import statistics
 VERBS = ("train", "train-skills", "train-controller")
 #: Settings that change nothing in a table, and those that are compared on their own.
 UNSEEN = ("run_dir", "name", "logging", "video", "checkpoint_every", "total_steps")
+#: Settings that are lists of words, and those that are such a list for each env.
+LISTS, OF_ENVS = ("envs", "overrides", "downstream_overrides", "metrics", "curves"), ("settings", "skills")
 
 
 class Job(NamedTuple):
@@ -62,6 +64,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Train, collect, write. Raises `UserError` when runs failed; what finished is written all the same."""
+    cfg = listed(cfg)
     jobs = plan(cfg)
     failed = launch(cfg, [j for j in jobs if not finished(j)])
     controllers = plan_downstream(cfg, jobs)
@@ -84,6 +87,12 @@ def run(cfg: dict[str, Any]) -> Path:
     return page
 
 
+def listed(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """`cfg` with lists where one word stands for a list of one. Raises `UserError` for what is neither."""
+    by_env = {k: {env: words(f"{k}.{env}", told) for env, told in cfg[k].items()} for k in OF_ENVS}
+    return {**cfg, **{k: words(k, cfg[k]) for k in LISTS}, **by_env}
+
+
 def plan(cfg: Mapping[str, Any]) -> list[Job]:
     """The runs, with every config composed once so that a wrong name fails before anything is trained."""
     if not cfg["arms"] or not cfg["envs"]:
@@ -99,7 +108,6 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
 
 def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     """`told` of the config. Raises `UserError` for what is no arm."""
-    told = [told] if isinstance(told, str) else told
     row = dict(told) if isinstance(told, Mapping) else {"settings": told}
     for key in row:
         if key not in Arm._fields:
@@ -107,15 +115,16 @@ def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
     verb = row.get("verb", cfg["verb"])
     if verb not in VERBS:
         raise unknown("verb to compare", verb, VERBS)
-    return Arm(verb, tuple(row.get("settings") or ()), _used(name, row.get("skills")), row.get("envs"))
+    settings, envs = words(f"arms.{name}.settings", row.get("settings") or ()), row.get("envs")
+    return Arm(verb, settings, _used(name, row.get("skills")), envs and words(f"arms.{name}.envs", envs))
 
 
 def _used(arm: str, told: Any) -> int | tuple[str, ...] | None:
     """`skills` of an arm. Raises `UserError` for what is neither a number of skills nor a list of them."""
     if told is None or (isinstance(told, int) and not isinstance(told, bool) and told > 0):
         return told
-    if isinstance(told, list) and told and all(isinstance(reference, str) for reference in told):
-        return tuple(told)
+    if isinstance(told, str | list) and told:
+        return words(f"arms.{arm}.skills", told)
     raise UserError(
         f"arm {arm}: skills must be how many of the env's (1 or more) or a list of references, got {told!r}"
     )

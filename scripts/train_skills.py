@@ -67,7 +67,7 @@ def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     cfg = run_dir.config
     name = session.entry_name(cfg, _default_name(cfg), index)
     provenance = session.provenance(run_dir, learner, state, index)
-    return freeze(name, learner, state, provenance, cfg["objective"].get("features"))
+    return freeze(name, learner, state, provenance, build.features_of(cfg))
 
 
 def measure(

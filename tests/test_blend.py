@@ -117,6 +117,15 @@ def test_all_actuators_may_share_one_weight(skills):
         BlendConfig(groups="body")
 
 
+def test_one_pattern_is_a_list_of_one(skills):
+    told, one = ({"hips": hips, "rest": ["ankle_*"]} for hips in (["hip_*"], "hip_*"))
+    one, told = (Blend(skills[:2], SPEC, BlendConfig(groups=groups)) for groups in (one, told))
+    assert one.groups == told.groups and (one.joint_group == told.joint_group).all()
+    assert one.describe() == told.describe() and one.describe()["groups"][0] == ["hips", ["hip_*"]]
+    with pytest.raises(UserError, match=r"controller\.groups\.hips must be a list, got 3"):
+        BlendConfig(groups={"hips": 3})
+
+
 def test_groups_share_weights(skills):
     blend = Blend(skills[:2], SPEC, BlendConfig(groups=LEGS, sharpness=1.0))
     assert blend.groups == ("front", "back") and blend.size == 2 + 3 + 2 * 2

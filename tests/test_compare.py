@@ -78,12 +78,27 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
     assert [row[0] for row in table.rows(cells, "ant_maze")[1]] == list(cfg["arms"])
 
 
+def test_one_word_is_a_list_of_one():
+    """Wherever a comparison wants a list of words, none is read letter by letter."""
+    cfg = config.compose("compare", ["comparison=controllers_hurdle"])
+    one = {"settings": "controller=sequence", "skills": "half_cheetah-metra", "envs": "half_cheetah_hurdle"}
+    arms = {"a": one, "b": "controller=blend"}
+    short = {"envs": "half_cheetah_hurdle", "overrides": "video=false", "metrics": "return", "curves": "return"}
+    short |= {"skills": {"half_cheetah_hurdle": "half_cheetah-diayn"}, "downstream_overrides": "video=false"}
+    told = compare.listed({**cfg, **short, "settings": {"half_cheetah_hurdle": "env.episode_length=50"}, "arms": arms})
+    first, second = compare.plan(told)
+    assert {"skills=[half_cheetah-metra]", "controller=sequence", "video=false"} <= set(first.args)
+    assert {"skills=[half_cheetah-diayn]", "controller=blend", "env.episode_length=50"} <= set(second.args)
+    assert compare._metrics(told) == ("return",) == told["curves"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs'.*did you mean 'verb'"),
         ({"arms": {"a": {"verb": "trian"}}}, "did you mean 'train'"),
-        ({"arms": {"a": {"skills": "ant-pos"}}}, "arm a: skills must be how many of the env's"),
+        ({"arms": {"a": {"skills": []}}}, "arm a: skills must be how many of the env's"),
+        ({"arms": {"a": {"skills": ["ant-pos", 2]}}}, r"arms\.a\.skills\[1\] must be a word, got 2"),
         ({"arms": {"a": {"skills": 0}}}, "arm a: skills must be how many of the env's"),
         ({"skills": {"ant_mase": ["ant-metra"]}}, "did you mean 'ant_maze'"),
         ({"settings": {"half_cheetah_hurdle": ["env.hurdle=u", "controler.hold=5"]}}, "did you mean 'controller"),

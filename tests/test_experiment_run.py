@@ -204,6 +204,7 @@ def test_tracker_names_are_checked(tmp_path):
     run = make(tmp_path / "a")
     with pytest.raises(UserError, match="did you mean 'tensorboard'"):
         trackers.make_trackers(["tensorbord"], run)
+    assert len(trackers.make_trackers("jsonl", run)) == 1
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
