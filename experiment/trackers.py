@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from repertoire.errors import UserError, unknown, words
-from repertoire.experiment.metrics_log import MetricsLog, last_row
+from repertoire.experiment.metrics_log import MetricsLog, last_row, lines
 from repertoire.experiment.run_dir import RunDir, flatten
 
 
@@ -87,7 +87,9 @@ class WandbTracker:
     """Weights & Biases; a resumed run continues the same W&B run.
 
     W&B takes nothing back and its steps only increase, so updates that it has seen are not sent again: those between
-    the checkpoint and the end of the session before, which the resumed run repeats.
+    the checkpoint and the end of the session before, which the resumed run repeats. Offline it has seen nothing: each
+    session begins a folder of its own, and a killed one has lost what it held in memory. There a session begins with
+    all that the run's own file holds, so that the newest folder is that of a run never killed.
     """
 
     def __init__(self, run: RunDir, after: int | None) -> None:
@@ -104,6 +106,8 @@ class WandbTracker:
         )
         self._run.define_metric("*", step_metric="env_steps")
         self._next = int(self._run.step)
+        for row in lines(run.metrics) if self._run.offline else ():
+            self.log(row.pop("update"), row.pop("env_steps"), {k: v for k, v in row.items() if k != "seconds"})
 
     def log(self, update: int, env_steps: int, metrics: Mapping[str, Any]) -> None:
         """Send one row, unless W&B has one of this update."""
