@@ -177,6 +177,13 @@ def project(write: Writer, prior: Prior, z: str) -> str:
     raise UserError(f"a latent prior {prior.kind!r} cannot be exported yet")
 
 
+def projected(
+    write: Writer, skills: Sequence[Skill], raw: Sequence[str], before: Callable[[str], str] = lambda z: z
+) -> list[str]:
+    """Latents [B, D_i] that the priors of `skills` make of `raw` after `before`; "" of a skill without."""
+    return [project(write, s.prior, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
+
+
 def _project_parts(write: Writer, prior: Product, z: str) -> str:
     """Each part of a product by itself; its weights are made positive and of unit length together."""
     ends = np.cumsum([p.size for p in prior.parts])
