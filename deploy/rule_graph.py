@@ -133,7 +133,7 @@ def _planned(composer: Composer, rule: Planner) -> Reads:
 
 
 def _chooser(composer: Composer, decider: Decider) -> Chooser:
-    """How a rule chooses. `margin` [1] is by how much a choice between places or candidates was made, see `check`."""
+    """How a rule chooses. `margin` [1]: by how much one of places, goals or candidates was chosen, see `check`."""
     if isinstance(decider, Planner):
         return lambda state, memory, noise: _search(decider, encoded_as(composer).discrete, state, memory, noise)
     rule = stateful(decider)

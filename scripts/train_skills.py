@@ -13,7 +13,8 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session, skill_eval, skill_goals, starting
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.freezing import freeze
+from repertoire.skills.skill import Skill
 
 KIND = "train-skills"
 #: Rollouts at the final evaluation, per discrete skill and of continuous ones: half train a fresh model, half test it.

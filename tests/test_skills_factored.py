@@ -10,9 +10,10 @@ import pytest
 from repertoire.algos.types import FeatureBatch
 from repertoire.errors import UserError
 from repertoire.scripts import build, config
+from repertoire.skills.freezing import freeze
 from repertoire.skills.objectives import registry
 from repertoire.skills.objectives.factor import Factor
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.skill import Skill
 
 KEY = jax.random.key(0)
 LAYOUT = [["position", 2], ["velocity", 3]]

@@ -11,7 +11,7 @@ from repertoire.experiment.files import read_json
 from repertoire.high_level import handoff
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice
-from repertoire.scripts import build, cli, config, starting
+from repertoire.scripts import build, cli, config, pinning, starting
 from repertoire.skills.library import Library
 
 KEY = jax.random.key(0)
@@ -89,11 +89,11 @@ def test_one_skill_and_one_slice_are_lists_of_one(place, monkeypatch):
     monkeypatch.chdir(place)
     words = ["starts.skills=oracle", "objective.features=position"]
     cfg = config.compose("train_skills", ["env=point", *words])
-    assert build.pinned(cfg, "train-skills")["starts"]["skills"] == ["oracle@1"]
+    assert pinning.pinned(cfg, "train-skills")["starts"]["skills"] == ["oracle@1"]
     assert build.objective_of(cfg, build.env_of(cfg))[1] == ("position",)
-    assert build.references({"skills": "oracle"}) == build.references({"skills": ["oracle"]}) == ["oracle"]
+    assert pinning.references({"skills": "oracle"}) == pinning.references({"skills": ["oracle"]}) == ["oracle"]
     with pytest.raises(UserError, match=r"skills\[1\] must be a word, got 2"):
-        build.references({"skills": ["oracle", 2]})
+        pinning.references({"skills": ["oracle", 2]})
 
 
 @pytest.mark.slow
