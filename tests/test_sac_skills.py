@@ -11,9 +11,9 @@ from repertoire.envs import registry
 from repertoire.experiment import checkpoints
 from repertoire.experiment.files import read_json
 from repertoire.scripts import build, cli, config
+from repertoire.skills.freezing import freeze
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
-from repertoire.skills.skill import freeze
 
 TINY = ["env=point", "algo=sac", "algo.envs=8", "algo.rollout=8", "algo.utd=0.0625", "algo.batch=16",
         "algo.hidden=[16]", "algo.replay=256", "algo.min_replay=64", "objective.hidden=[16]", "eval_every=0",
