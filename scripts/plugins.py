@@ -45,7 +45,9 @@ def _imported(entry: metadata.EntryPoint) -> str:
     except Exception as error:
         told = "".join(str(error).strip().splitlines()[:1])
         what = f"{type(error).__name__}: {told}"
-        raise UserError(f"plugin {entry.name} ({entry.value}) cannot be imported: {what}; mend or uninstall it") from error
+        raise UserError(
+            f"plugin {entry.name} ({entry.value}) cannot be imported: {what}; mend or uninstall it"
+        ) from error
 
 
 def _configs() -> list[str]:
