@@ -53,7 +53,7 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
     """`steps` steps in every world: (carry, (Transition [T, N, ...], env metrics [T, N]))."""
     hold = hold_of(env)
 
-    def step(carry: Carry, key: Array) -> tuple[Carry, tuple[Transition, dict[str, Array]]]:
+    def step(carry: Carry, key: Array) -> tuple[Carry, tuple[Transition, dict[str, Array], Array]]:
         worlds = carry.clock.shape[0]
         act_key, z_key = jax.random.split(key)
         obs = carry.envs.obs
@@ -73,7 +73,7 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
             terminated=stepped.terminated,
             cut=stepped.truncated | switch,
             age=carry.age,
-            projected=earned * env.spec.episode_length / jnp.maximum(stepped.t / hold, 1),
+            projected=_projected(earned, stepped, env.spec.episode_length, hold),
             missed=hold - (stepped.t - carry.envs.t) if hold > 1 else None,
         )
         after = Carry(
@@ -83,9 +83,26 @@ def collect(env: Any, prior: LatentPrior | None, act: Act, carry: Carry, key: Ar
             age=jnp.where(switch, 0, carry.age + 1),
             earned=jnp.where(done, 0.0, earned),
         )
-        return after, (transition, stepped.metrics)
+        return after, (transition, stepped.metrics, done)
 
-    return jax.lax.scan(step, carry, jax.random.split(key, steps))
+    carry, (batch, metrics, done) = jax.lax.scan(step, carry, jax.random.split(key, steps))
+    return carry, (batch.replace(projected=_looking_back(batch.projected, done)), metrics)
+
+
+def _projected(earned: Array, stepped: Any, length: int, hold: int) -> Array:
+    """Return [N] of the episode if it goes on earning as it did; after a fall it earns nothing more."""
+    rate = earned * length / jnp.maximum(stepped.t / hold, 1)
+    return jnp.where(stepped.terminated, earned, rate)
+
+
+def _looking_back(projected: Array, done: Array) -> Array:
+    """For every step [T, N] what the last step of its episode in this rollout says of its return."""
+
+    def back(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        found = jnp.where(now[1], now[0], later)
+        return found, found
+
+    return jax.lax.scan(back, projected[-1], (projected, done), reverse=True)[1]
 
 
 def _hold(prior: LatentPrior | None) -> int:

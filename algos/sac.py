@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from repertoire.algos import networks
 from repertoire.algos.distributions import TanhGaussian
 from repertoire.algos.types import Array, Metrics, Params
-from repertoire.errors import UserError, at_least_one, positive
+from repertoire.errors import UserError, at_least_one, positive, unknown
+
+STATISTICS = ("running", "fixed")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class SACConfig:
       alpha: (initial) temperature. alpha_auto: adapt it. target_entropy: what it is adapted to, per action dimension.
       reward_scale: factor on all rewards.
       ensemble: critics; the one with the lowest value counts. hidden, activation: of policy and critics.
+      statistics: observations are normalised by those of all rollouts so far, `running`, or by those of random actions
+        at the start, `fixed`: what lies ten of their standard deviations away is then seen no more.
     """
 
     envs: int = 8
@@ -54,10 +58,13 @@ class SACConfig:
     ensemble: int = 2
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "relu"
+    statistics: str = "running"
 
     def __post_init__(self) -> None:
         at_least_one(self, "algo", "envs", "rollout", "batch", "target_every", "objective_every", "ensemble")
         positive(self, "algo", "lr_policy", "lr_q", "lr_alpha", "alpha")
+        if self.statistics not in STATISTICS:
+            raise unknown("algo.statistics", self.statistics, STATISTICS)
         if not 0 < self.gamma <= 1 or not 0 < self.tau <= 1:
             raise UserError(f"algo.gamma and algo.tau must lie in (0, 1], got {self.gamma} and {self.tau}")
         steps = self.envs * self.rollout

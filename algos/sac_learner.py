@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from repertoire.algos import acting, replay, rollout, sac
+from repertoire.algos import acting, normalize, replay, rollout, sac
 from repertoire.algos.advantages import discounts
 from repertoire.algos.agents import random_act
 from repertoire.algos.signals import Signals, TaskChannel
@@ -127,6 +127,9 @@ class SACLearner:
         cells, figures = acting.seen(self.signals, state.visited, batch, rewards)
         kept = replay.insert(state.replay, self.packer.pack(batch))
         state = state.replace(replay=kept, visited=cells, key=key, update=state.update + 1)
+        if self.config.statistics == "running":
+            stats = {g: normalize.update(s, batch.obs[g]) for g, s in state.obs_stats.items()}
+            state = state.replace(obs_stats=stats)
         learned, metrics = self._gradient_steps(state, learn_key)
         metrics |= {**figures, "replay/size": kept.size, "policy/alpha": jnp.exp(learned.params["log_alpha"])}
         return state.replace(**learned._asdict()), metrics

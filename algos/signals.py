@@ -19,6 +19,9 @@ from repertoire.errors import UserError, unknown
 #: Random-action rollout that fixes the feature statistics of metric objectives (as CSD's code does); steps are control
 #: steps, but at least 8 steps of the env.
 WARMUP_STEPS, WARMUP_WORLDS = 50, 256
+#: A feature that random actions hardly move (std below this, in its own unit) keeps that unit: divided by next to
+#: nothing, a drawer that opens for the first time would be worth more than all else together.
+STILL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ class Signals:
             return normalize.update(normalize.init(x.shape[-1]), x)
 
         raw = self._raw(batch.obs)
-        features = stats(raw) if self.objective is None or self.objective.standardise else normalize.init(raw.shape[-1])
+        features = normalize.init(raw.shape[-1])
+        if self.objective is None or self.objective.standardise:
+            features = _scales(stats(raw))
         return Warmup(stats(batch.obs["policy"]), stats(batch.obs["critic"]), features)
 
     def feature_batch(self, stats: Stats, batch: Transition) -> FeatureBatch:
@@ -142,3 +147,8 @@ class Signals:
 
     def _raw(self, obs: dict[str, Array]) -> Array:
         return obs["features"][..., self.feature_index]
+
+
+def _scales(stats: Stats) -> Stats:
+    """`stats` with unit variance for features that stand still."""
+    return stats.replace(var=jnp.where(stats.var < STILL**2, 1.0, stats.var))

@@ -30,7 +30,7 @@ class Transition(struct.PyTreeNode):
     terminated: Array  # [] bool
     cut: Array  # [] bool
     age: Array  # [] int32 control steps since the latent was drawn
-    projected: Array  # [] return that the episode would end with at its present rate; -inf: it lacks its beginning
+    projected: Array  # [] return of the episode, at its present rate if the rollout ends before; -inf: no beginning
     missed: Array | None = None  # [] int32 control steps that the episode's end cut off a macro step; None: of one step
 
 

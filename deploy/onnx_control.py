@@ -5,16 +5,27 @@ A command is a list of tensors [B, size], one for each field of the composer; ""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from repertoire.deploy import onnx_maps, onnx_plan, onnx_rules
+from repertoire.deploy import onnx_blend, onnx_maps, onnx_plan, onnx_rules
 from repertoire.deploy.graph import Graph, encoded_as
-from repertoire.deploy.onnx_graph import Writer, composed, cut, largest, network, project, read, rows, skill_action
+from repertoire.deploy.onnx_graph import (
+    Writer,
+    composed,
+    cut,
+    largest,
+    network,
+    project,
+    projected,
+    read,
+    rows,
+    skill_action,
+)
 from repertoire.errors import UserError
-from repertoire.high_level.blend import Blend, BlendConfig
-from repertoire.high_level.compose import LEAST, SHARE, TINY, Compose, ComposeConfig
+from repertoire.high_level.blend import Blend
+from repertoire.high_level.compose import Compose
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.frozen import FrozenController
 from repertoire.high_level.goals import ZeroShot
@@ -24,7 +35,6 @@ from repertoire.high_level.plan import Planner
 from repertoire.high_level.script import Machine
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
 from repertoire.high_level.types import Field
-from repertoire.skills.skill import Skill
 
 Command = list[str]
 
@@ -119,11 +129,11 @@ def _resolve(write: Writer, composer: Composer, logits: str) -> Command:
         own = [largest(write, logits)]
     elif isinstance(composer, Parameterized):
         choice, *latents = cut(write, logits, [composer.discrete, *composer.parameters])
-        own = [largest(write, choice), *_projected(write, composer.skills, latents)]
+        own = [largest(write, choice), *projected(write, composer.skills, latents)]
     elif isinstance(composer, Blend):
-        own = _resolve_blend(write, composer, logits)
+        own = onnx_blend.resolve(write, composer, logits)
     elif isinstance(composer, Compose):
-        own = [_bounded(write, composer.config, logits)]
+        own = [onnx_blend.bounded(write, composer.config, logits)]
     else:
         raise UserError(f"a controller of kind {composer.mode} cannot be exported yet")
     return [*own, *_begun(write, composer, logits)]
@@ -145,7 +155,7 @@ def _act(write: Writer, composer: Composer, obs: str, command: Command) -> tuple
         latents = own[1:] if isinstance(composer, Parameterized) else own
     actions, memory = _bank(write, composer, obs, latents, memory)
     if isinstance(composer, Blend):
-        action = _combined(write, composer, actions, *own[-2:])
+        action = onnx_blend.combined(write, composer, actions, *own[-2:])
     elif isinstance(composer, Choice):
         action = _chosen(write, write.node("Gather", write.constant(composer.owners[:, None]), index, axis=0), actions)
     else:
@@ -183,67 +193,6 @@ def _step(write: Writer, skill: FrozenController, own: str, z: str, memory: Comm
     later = write.node("Add", clock, write.constant(1))
     over = write.node("Greater", later, write.constant(skill.hold - 0.5))
     return action, [write.select(over, write.constant(0), later), *command]
-
-
-def _resolve_blend(write: Writer, blend: Blend, logits: str) -> Command:
-    """Sub-goals, weights, residual."""
-    skills, groups, config = len(blend.skills), len(blend.groups), blend.config
-    *raw, weights, residual = cut(write, logits, np.diff([0, *blend.ends, blend.size]).tolist())
-    latents = _projected(write, blend.skills, raw, lambda z: _bounded(write, config, z))
-    if not weights:
-        normal = rows(write, np.ones(groups), logits)
-    else:
-        cube = write.node("Reshape", weights, write.constant([-1, skills, groups], np.int64))
-        if config.combine == "switch":
-            best = write.node("ArgMax", cube, axis=1, keepdims=1)
-            normal = write.cast(
-                write.node("Equal", write.constant(np.arange(skills)[:, None], np.int64), best), "FLOAT"
-            )
-        else:
-            normal = write.node("Softmax", write.node("Mul", cube, write.constant(config.sharpness)), axis=1)
-        normal = write.node("Reshape", normal, write.constant([-1, skills * groups], np.int64))
-    if residual:
-        bounded = write.node("Clip", residual, write.constant(-1), write.constant(1))
-        residual = write.node("Mul", bounded, write.constant(config.residual))
-    return [*latents, normal, residual]
-
-
-def _combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str, residual: str) -> str:
-    """`Blend.act` from the actions of the skills."""
-    middle = write.constant([1], np.int64)
-    shape = write.constant([-1, len(blend.skills), len(blend.groups)], np.int64)
-    w = write.node("Reshape", weights, shape)
-    w = write.node("Gather", w, write.constant(blend.joint_group, np.int64), axis=2)
-    if blend.config.combine == "multiply":
-        w = write.node("Div", w, write.constant(np.square(blend.std)))
-        w = write.node("Div", w, write.node("ReduceSum", w, middle, keepdims=1))
-    cube = write.node("Concat", *(write.node("Unsqueeze", a, middle) for a in actions), axis=1)
-    cube = write.node("Clip", cube, write.constant(-1), write.constant(1))
-    action = write.node("ReduceSum", write.node("Mul", w, cube), middle, keepdims=0)
-    return write.node("Add", action, residual) if residual else action
-
-
-def _bounded(write: Writer, config: BlendConfig | ComposeConfig, x: str) -> str:
-    """`config.squash`: to +-`config.limit`, or to shares."""
-    if config.bounded:
-        x = write.node("Clip", x, write.constant(-1), write.constant(1))
-    if config.squash == SHARE:
-        half, middle = write.constant(0.5), write.constant((1 + LEAST) / 2)
-        own = write.node("Add", write.node("Mul", x, half), middle) if config.bounded else write.node("Sigmoid", x)
-        total = write.node("ReduceSum", own, write.constant([1], np.int64), keepdims=1)
-        return write.node("Div", own, write.node("Max", total, write.constant(TINY)))
-    limit = write.constant(config.limit)
-    if config.bounded:
-        return write.node("Mul", x, limit)
-    if config.squash == "clamp":
-        return write.node("Clip", x, write.constant(-config.limit), limit)
-    return write.node("Mul", write.node("Tanh", write.node("Div", x, limit)), limit)
-
-
-def _projected(
-    write: Writer, skills: Sequence[Skill], raw: Sequence[str], before: Callable[[str], str] = lambda z: z
-) -> Command:
-    return [project(write, s.prior, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
 
 
 def _chosen(write: Writer, index: str, actions: Sequence[str]) -> str:

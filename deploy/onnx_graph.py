@@ -177,6 +177,21 @@ def project(write: Writer, prior: Prior, z: str) -> str:
     raise UserError(f"a latent prior {prior.kind!r} cannot be exported yet")
 
 
+def along(write: Writer, prior: Prior, way: str) -> str:
+    """`Prior.along`."""
+    if not isinstance(prior, Gaussian):
+        return project(write, prior, way)
+    norm = write.node("Max", _norm(write, way), write.constant(1e-6))
+    return write.node("Mul", way, write.node("Div", write.constant(prior.mean_norm), norm))
+
+
+def projected(
+    write: Writer, skills: Sequence[Skill], raw: Sequence[str], before: Callable[[str], str] = lambda z: z
+) -> list[str]:
+    """Latents [B, D_i] that the priors of `skills` make of `raw` after `before`; "" of a skill without."""
+    return [project(write, s.prior, before(z)) if z else "" for s, z in zip(skills, raw, strict=True)]
+
+
 def _project_parts(write: Writer, prior: Product, z: str) -> str:
     """Each part of a product by itself; its weights are made positive and of unit length together."""
     ends = np.cumsum([p.size for p in prior.parts])

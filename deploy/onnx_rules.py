@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repertoire.deploy.graph import FrozenPolicy, pack
-from repertoire.deploy.onnx_graph import Writer, network, project, read
+from repertoire.deploy.onnx_graph import Writer, along, network, read
 from repertoire.deploy.onnx_maps import way_point
 from repertoire.high_level.composer import Composer
 from repertoire.high_level.goals import ZeroShot
@@ -72,7 +72,7 @@ def zero_shot(write: Writer, rule: ZeroShot, obs: str, policy: int) -> str:
     place[np.arange(len(skill.position)), skill.position] = 1.0
     there = write.node("Add", here, write.node("MatMul", ahead, write.constant(place)))
     way = write.node("Sub", network(write, phi, there), network(write, phi, here))
-    return project(write, skill.prior, way)
+    return along(write, skill.prior, way)
 
 
 def _ahead(write: Writer, ahead: Callable[..., object], obs: str, position: str) -> str:

@@ -133,7 +133,7 @@ def _planned(composer: Composer, rule: Planner) -> Reads:
 
 
 def _chooser(composer: Composer, decider: Decider) -> Chooser:
-    """How a rule chooses. `margin` [1] is by how much a choice between places or candidates was made, see `check`."""
+    """How a rule chooses. `margin` [1]: by how much one of places, goals or candidates was chosen, see `check`."""
     if isinstance(decider, Planner):
         return lambda state, memory, noise: _search(decider, encoded_as(composer).discrete, state, memory, noise)
     rule = stateful(decider)
@@ -146,19 +146,38 @@ def _chooser(composer: Composer, decider: Decider) -> Chooser:
 
 
 def _told(decider: Decider, state: Any, memory: Any) -> dict[str, Array]:
-    """`margin` [1] of a rule that looks up places in cells."""
+    """`margin` [1] of a rule that looks up places in cells, in the table of the nearest goal."""
     if isinstance(decider, Navigator):
-        return {"margin": _from_change(decider, state, memory)}
+        margin = _from_change(decider, state, memory)
+        if decider.field.absolute:
+            here = state.obs["features"][decider.position]
+            margin = jnp.minimum(margin, _from_other_goal(decider.field.goals, here, decider.goal(state)))
+        return {"margin": margin}
     if isinstance(decider, ZeroShot) and isinstance(decider.ahead, WayPoint):
-        return {"margin": _from_border(decider.ahead, state)}
+        way, here = decider.ahead, state.obs["features"][decider.ahead.position]
+        other = _from_other_goal(way.guide.goals, here, way.goal(state))
+        return {"margin": jnp.minimum(_from_border(way, here), other)}
     return {}
 
 
-def _from_border(way: WayPoint, state: Any) -> Array:
+def _from_other_goal(goals: np.ndarray, here: Array, ahead: Array) -> Array:
+    """By how much [1] of `goals` [G, 2] the nearest to what lies `ahead` is nearer than the next, infinite for one.
+
+    In units of the coordinates that it is found from.
+    """
+    if len(goals) == 1:
+        return jnp.full(1, jnp.inf)
+    off = jnp.sort(jnp.linalg.norm(jnp.asarray(goals) - here - ahead, axis=-1))
+    size = 1 + jnp.linalg.norm(here) + jnp.linalg.norm(ahead) + np.abs(goals).max()
+    return (off[1:2] - off[:1]) / size
+
+
+def _from_border(way: WayPoint, here: Array) -> Array:
     """Distance [1] to the nearest border between cells, in units of the place's own coordinates."""
     cells = way.guide.cells
-    place = (state.obs["features"][way.position] - jnp.asarray(cells.low)) / cells.cell
-    return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / (1 + jnp.abs(place)), keepdims=True)
+    place = (here - jnp.asarray(cells.low)) / cells.cell
+    size = 1 + jnp.abs(place) + np.abs(cells.low) / cells.cell
+    return jnp.min((0.5 - jnp.abs(place - jnp.rint(place))) / size, keepdims=True)
 
 
 def _from_change(rule: Navigator, state: Any, last: Array) -> Array:

@@ -7,7 +7,6 @@ physics itself: `MujocoEnv` does, on any backend.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -19,6 +18,7 @@ import mujoco
 import numpy as np
 from flax import struct
 
+from repertoire.envs import several
 from repertoire.envs.expert import Expert
 from repertoire.envs.symmetry import Mirror
 from repertoire.envs.types import Array, Data, Held, ObsSpec, Slice, Start, State
@@ -26,7 +26,6 @@ from repertoire.errors import UserError, unknown
 
 #: Policy slice that tells which of several tasks an episode is about, one-hot.
 TASK = "task"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: (position [3] m, radius m, rgba) of a sphere drawn into videos.
 Marker = tuple[tuple[float, float, float], float, tuple[float, float, float, float]]
 
@@ -86,7 +85,7 @@ class Task:
         at_least(self.name, 1, episode_length=self.episode_length)
         at_least(self.name, 0.0, **{f"smooth.{k}": v for k, v in self.smooth.items()})
         if self.tasks:
-            _check_tasks(self.name, self.tasks)
+            several.check(self.name, self.tasks)
 
     def build(self) -> mujoco.MjModel:
         """Compile the model. Called once."""
@@ -186,8 +185,7 @@ class Task:
         """`terms` [] times their weights, those of the task that was `drawn` where there are several."""
         if not self.tasks:
             return {k: self.weights.get(k, 0.0) * v for k, v in terms.items()}
-        of_tasks = {k: jnp.asarray([row.get(k, 0.0) for row in self.tasks.values()]) for k in terms}
-        return {k: (drawn[TASK] * of_tasks[k]).sum() * v for k, v in terms.items()}
+        return several.weighted(terms, self.tasks, drawn[TASK])
 
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Task metrics after the step, [] each."""
@@ -235,17 +233,6 @@ def at_least(env: str, low: float, **values: float) -> None:
     for option, value in values.items():
         if not isinstance(value, Real) or not low <= value < float("inf"):  # NaN compares false: refused too
             raise UserError(f"env {env}: env.{option} must be at least {low:g}, got {value}")
-
-
-def _check_tasks(env: str, tasks: Mapping[str, Any]) -> None:
-    """`UserError` unless `tasks` are two or more, with names that files and figures can have."""
-    if len(tasks) < 2:
-        raise UserError(f"env {env}: {next(iter(tasks))} is one task alone: give its weights as env.weights")
-    for name in tasks:
-        if not _NAME.fullmatch(str(name)):
-            raise UserError(f"env {env}: a task cannot be called {name!r}: use letters, digits, '-', '_' and '.'")
-        if name in ("low", "high"):
-            raise UserError(f"env {env}: a task cannot be called {name!r}: return_{name} is the end of an interval")
 
 
 def interval(env: str, **values: tuple[float, float]) -> None:

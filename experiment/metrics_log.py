@@ -73,9 +73,14 @@ def _rows(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield line, row
 
 
+def lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The whole lines as written, oldest first; none of a missing file."""
+    return [row for _, row in _rows(_text(path))]
+
+
 def last_row(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The newest whole line as written, {} when there is none."""
-    rows = [row for _, row in _rows(_text(path))]
+    rows = lines(path)
     return rows[-1] if rows else {}
 
 
@@ -96,7 +101,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     T counts lines; a metric that a line lacks is NaN there. A missing file gives {}.
     """
-    rows = [row for _, row in _rows(_text(path))]
+    rows = lines(path)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column([row.get(name) for row in rows]) for name in names if _numeric(name, rows)}
     return {n: c.astype(np.int64) if n in _COUNTERS else c for n, c in columns.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from repertoire.errors import UserError, unknown
-from repertoire.experiment.metrics_log import MetricsLog, last_row
+from repertoire.errors import UserError, unknown, words
+from repertoire.experiment.metrics_log import MetricsLog, last_row, lines
 from repertoire.experiment.run_dir import RunDir, flatten
 
 
@@ -87,7 +87,9 @@ class WandbTracker:
     """Weights & Biases; a resumed run continues the same W&B run.
 
     W&B takes nothing back and its steps only increase, so updates that it has seen are not sent again: those between
-    the checkpoint and the end of the session before, which the resumed run repeats.
+    the checkpoint and the end of the session before, which the resumed run repeats. Offline it has seen nothing: each
+    session begins a folder of its own, and a killed one has lost what it held in memory. There a session begins with
+    all that the run's own file holds, so that the newest folder is that of a run never killed.
     """
 
     def __init__(self, run: RunDir, after: int | None) -> None:
@@ -104,6 +106,8 @@ class WandbTracker:
         )
         self._run.define_metric("*", step_metric="env_steps")
         self._next = int(self._run.step)
+        for row in lines(run.metrics) if self._run.offline else ():
+            self.log(row.pop("update"), row.pop("env_steps"), {k: v for k, v in row.items() if k != "seconds"})
 
     def log(self, update: int, env_steps: int, metrics: Mapping[str, Any]) -> None:
         """Send one row, unless W&B has one of this update."""
@@ -168,17 +172,17 @@ def _run_id(run: RunDir) -> str:
     return hashlib.sha256(f"{run.path.resolve()}{run.manifest.get('created')}".encode()).hexdigest()[:16]
 
 
-def make_trackers(names: Iterable[str], run_dir: RunDir, after: int | None = None) -> list[Tracker]:
+def make_trackers(names: Sequence[str], run_dir: RunDir, after: int | None = None) -> list[Tracker]:
     """Trackers by name. `jsonl` is always made, first, because resume, `report` and the others read its file.
 
     Args:
-      names: of `TRACKERS`. run_dir: where they write.
+      names: of `TRACKERS`, or one alone. run_dir: where they write.
       after: update of the checkpoint that is resumed; later metrics are dropped. 0 when starting over without one.
 
     Raises:
       UserError: an unknown name, or a library that is not installed (names the pip extra).
     """
-    names = list(names)
+    names = words("logging.trackers", names)
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)

@@ -19,7 +19,7 @@ import numpy as np
 
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, positive, unknown
+from repertoire.errors import UserError, positive, unknown, words
 from repertoire.high_level.composer import SQUASH, Composer, bounded, unbounded
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.latent import CommandPrior
@@ -41,7 +41,8 @@ class BlendConfig:
       bounded: what is emitted lies in [-1, 1] already, as SAC's actions do: sub-goals are scaled to +-`limit`
         instead of squashed.
       sharpness: factor on the raw weights before the softmax: actions in [-1, 1] then reach weights near 0 and 1.
-      groups: name -> actuator names or patterns that share their weights; `all`: all do; None: each has its own.
+      groups: name -> actuator names or patterns, or one alone, that share their weights; `all`: all do; None: each has
+        its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
       std: for `multiply`, the standard deviation of a skill that stores none.
     """
@@ -62,6 +63,9 @@ class BlendConfig:
             raise unknown("controller.squash", self.squash, SQUASH)
         if isinstance(self.groups, str) and self.groups != ALL:
             raise unknown("controller.groups", self.groups, (ALL,))
+        if isinstance(self.groups, Mapping):
+            told = {name: words(f"controller.groups.{name}", rows) for name, rows in self.groups.items()}
+            object.__setattr__(self, "groups", told)
         positive(self, "controller", "limit", "sharpness", "std")
         if not 0 <= self.residual <= 1:
             raise UserError(f"controller.residual must lie in [0, 1], got {self.residual}")

@@ -22,9 +22,10 @@ from repertoire.high_level.composer import Composer
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.types import Command, Field, StatefulSkill
 from repertoire.skills.commands import command_slices
+from repertoire.skills.freezing import network, policy_arrays
 from repertoire.skills.latent import CommandPrior
 from repertoire.skills.library import Library
-from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
+from repertoire.skills.skill import SCHEMA, Skill, contract
 
 
 class FrozenController(StatefulSkill):

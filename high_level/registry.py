@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
     Attributes:
       config: settings of its composer. make: (skills, env spec, settings) -> composer.
-      trained: whether a policy is trained; where none is, a rule decides (`scripts.planning`).
+      trained: whether a policy is trained; where none is, a rule decides (`scripts.deciders`).
     """
 
     config: type

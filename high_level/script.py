@@ -15,8 +15,9 @@ from repertoire.errors import UserError, unknown
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.rules import Reader, reader
 
-#: What a stage of a config may say.
-KEYS = ("choice", "latent", "steps", "until")
+#: What a stage of a config may say of its end, and in all.
+END = ("steps", "until")
+KEYS = ("choice", "latent", *END)
 
 
 class Condition(NamedTuple):
@@ -86,6 +87,16 @@ def stages_of(env: MacroEnv, script: Sequence[Mapping[str, Any]]) -> list[Stage]
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"cannot read the script ({error}): stages are {{choice: 0, steps: 4}}") from None
+
+
+def as_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The stages that a finished run went through, also one from before their ends were checked.
+
+    The last went on for good whatever it said of its end, and so did an earlier one without an end.
+    """
+    ends = [bool(row.get("steps") or row.get("until")) for row in rows[:-1]]
+    count = ends.index(False) if False in ends else len(ends)
+    return [*rows[:count], *({k: v for k, v in row.items() if k not in END} for row in rows[count : count + 1])]
 
 
 def _stage(env: MacroEnv, i: int, row: dict[str, Any], last: bool) -> Stage:

@@ -65,6 +65,11 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def words(name: str, value: Any) -> tuple[str, ...]:
+    """`value` of setting `name` as words: a list of them, or one alone. Raises `UserError` for anything else."""
+    return tuple(typed(name, value, tuple[str, ...]))
+
+
 def _listed(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
     """`value` as a tuple of `hints`, of which the last may be an ellipsis; a lone word is a list of one word."""
     if isinstance(value, str) and hints == (str, ...):

@@ -7,26 +7,51 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from repertoire.envs import registry
-from repertoire.envs.types import EnvSpec
+from repertoire.envs.types import Env, EnvSpec
 from repertoire.high_level.blend import Blend
-from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts.bench_ours import CHUNK, Contestant, scan_caller
+from repertoire.high_level.composer import Composer
+from repertoire.scripts.bench_ours import CHUNK, Contestant, jit_caller
 from repertoire.skills.skill import SCHEMA, Skill, contract
 
 
 def blends(env_name: str, worlds: int, counts: Sequence[int], hidden: Sequence[int]) -> list[Contestant]:
-    """Random commands to blends of as many skills as `counts` says, held for one step: all skills act at every step."""
+    """Random commands to blends of as many skills as `counts` says, a new one at every step: all skills act always."""
 
     def make(count: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
         env = registry.make(env_name, "native")
         skills = [drawn_skill(env.spec, hidden, seed) for seed in range(count)]
-        return scan_caller(MacroEnv(env, Blend(skills, env.spec), hold=1), worlds, CHUNK)
+        return beside_caller(env, Blend(skills, env.spec), worlds, CHUNK)
 
-    note = f"random commands, skills of {'x'.join(map(str, hidden))}"
+    note = f"random commands, skills of {'x'.join(map(str, hidden))}, beside random actions"
     return [Contestant(f"+ blend of {n} skills", worlds, CHUNK, functools.partial(make, n), note) for n in counts]
+
+
+def beside_caller(env: Env, composer: Composer, worlds: int, steps: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """`composer` looks on and acts at every step, while random actions move the env, auto-reset as in a rollout.
+
+    So the physics is that of the env without a controller: what untrained skills do costs a humanoid a third more.
+    """
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        keys = jax.random.split(key)
+        command, action = (
+            jax.random.uniform(k, (worlds, n), minval=-1.0, maxval=1.0)
+            for k, n in zip(keys, (composer.size, env.spec.action_size), strict=True)
+        )
+        acts = jax.vmap(lambda obs, c: composer.act(obs, composer.resolve(c))[0])(state.obs["policy"], command)
+        state = jax.vmap(env.step)(state, action)
+        done = state.terminated | state.truncated
+        return jax.vmap(env.reset_where)(done, state), (state.reward.mean(), acts.mean())
+
+    @jax.jit
+    def run(state: Any, key: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(step, state, jax.random.split(key, steps))
+
+    return jit_caller(run, jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), worlds)))
 
 
 def drawn_skill(spec: EnvSpec, hidden: Sequence[int], seed: int) -> Skill:

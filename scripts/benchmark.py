@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.files import write_json
 from repertoire.scripts import bench_control, bench_envs, bench_objectives, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
@@ -35,7 +35,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> dict[str, Any]:
     """Measure the chosen groups of rows, print their tables and write them as JSON (a single group: as it is)."""
-    groups = list(dict.fromkeys([cfg["rows"]] if isinstance(cfg["rows"], str) else cfg["rows"]))
+    groups = list(dict.fromkeys(words("rows", cfg["rows"])))
     if not groups:
         raise UserError(f"rows needs at least one of {', '.join(GROUPS)}")
     for group in groups:
@@ -57,7 +57,7 @@ def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
     if group == "objectives":
         return bench_objectives.measure(env, rounds)
     if group == "envs":
-        names = [cfg["envs"]] if isinstance(cfg["envs"], str) else cfg["envs"]
+        names = words("envs", cfg["envs"])
         rivals = [rival for rival in bench_envs.RIVALS if cfg[rival]]
         return bench_envs.measure(names, cfg["worlds"], rounds, rivals=rivals, limit_s=cfg["rival_limit"])
     extra = [learning(env, cfg["worlds"], cfg["objective_name"])]

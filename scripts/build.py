@@ -14,21 +14,22 @@ import jax
 
 from repertoire.algos import trainer
 from repertoire.algos.adapter import Adapter
-from repertoire.algos.imitation import DAggerConfig, Imitator
+from repertoire.algos.dagger import DAggerConfig
+from repertoire.algos.imitation import Imitator
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.sac import SACConfig
 from repertoire.algos.sac_learner import SACLearner
 from repertoire.algos.signals import TaskChannel
 from repertoire.algos.types import AnyLearner
-from repertoire.envs import menagerie
 from repertoire.envs import registry as envs
-from repertoire.errors import UserError, typed, unknown
+from repertoire.errors import UserError, typed, unknown, words
 from repertoire.experiment import checkpoints
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import blend, frozen, options
+from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.scripts import pinning
 from repertoire.skills import adapters, commands
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
@@ -120,15 +121,20 @@ def tasks_of(config: Config) -> tuple[TaskChannel, ...]:
 
 def objective_of(config: Config, env: Any) -> tuple[Any, tuple[str, ...] | None]:
     """Objective and its feature slices; objectives that tell slices apart learn from `env` where they lie."""
-    options = dict(config["objective"])
-    name, features = options.pop("name"), options.pop("features", None)
-    seen = None if features is None else tuple(features)
+    options, seen = {k: v for k, v in config["objective"].items() if k != "features"}, features_of(config)
+    name = options.pop("name")
     if seen is not None:
         _check_features(env, seen)
     if "layout" in objectives.fields(name):
         sizes = {s.name: s.width for s in env.spec.obs.groups["features"]}
         options["layout"] = [[n, sizes[n]] for n in (sizes if seen is None else seen)]
     return objectives.make(name, **_typed_options(name, options)), seen
+
+
+def features_of(config: Config) -> tuple[str, ...] | None:
+    """Feature slices that the objective sees; None for all."""
+    told = config["objective"].get("features")
+    return None if told is None else words("objective.features", told)
 
 
 def _typed_options(name: str, options: Config) -> dict[str, Any]:
@@ -139,17 +145,17 @@ def _typed_options(name: str, options: Config) -> dict[str, Any]:
 
 def macro_of(config: Config, env: Any, gamma: float) -> MacroEnv:
     """Macro env of a controller config over library skills."""
-    settings = scaled(config)["controller"]
+    settings = pinning.scaled(config)["controller"]
     kind, hold = controllers.kind_of(settings.pop("kind")), typed("controller.hold", settings.pop("hold"), int)
     ends = {f.name: settings.pop(f.name) for f in dataclasses.fields(options.TerminationConfig) if f.name in settings}
     ending = dataclass_of(options.TerminationConfig, ends, "controller")
-    reads = typed("controller.reads", settings.pop("reads", None) or (), tuple[str, ...])
+    reads = words("controller.reads", settings.pop("reads", None) or ())
     if not kind.trained:  # the other settings are its rule's
         settings = {f.name: settings[f.name] for f in dataclasses.fields(kind.config)}
     _check_command(config, env)
     chosen = dataclass_of(kind.config, settings, "controller")
     store = Library(config["library"])
-    skills = tuple(frozen.load(store, r) for r in references(config))
+    skills = tuple(frozen.load(store, r) for r in pinning.references(config))
     env = options.macro_env(env, kind.make(skills, env.spec, chosen), hold, gamma, ending, reads)
     for note in env.notes:
         print(f"note: {note}")
@@ -187,11 +193,6 @@ def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
     return adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
 
 
-def references(config: Config) -> list[str]:
-    """Library references of a controller config."""
-    return list(config["skills"]) if isinstance(config["skills"], list) else [config["skills"]]
-
-
 def _check_features(env: Any, features: tuple[str, ...]) -> None:
     try:
         env.spec.obs.index("features", features)
@@ -215,61 +216,3 @@ def label(config: Config) -> str:
     parts = str(env.get("id") or env.get("file") or "").removesuffix(".xml").replace(":", "/").split("/")
     which = parts[-2] if parts[-1] == "scene" and len(parts) > 1 else parts[-1]
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{env['name']}_{which}" if which else str(env["name"]))
-
-
-def pinned(config: Config, kind: str) -> dict[str, Any]:
-    """Config with library references pinned to versions and model files to content: nothing later changes a run.
-
-    What says nothing is left out, so that runs from before there were adapters, commands, starts or learned ends go on.
-    """
-    config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
-    if (adapter := config.pop("adapter", None)) and adapter["base"]:
-        config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
-    elif kind == "train" and config.get("name") is None:
-        config.pop("name", None)
-    if kind == "train" and config.get("command") is None:
-        config = {k: v for k, v in config.items() if k not in ("command", "command_range")}
-    if (starts := config.pop("starts", None)) and starts["skills"]:
-        config["starts"] = {**starts, "skills": [_pinned(store, r) for r in starts["skills"]]}
-    if "controller" in config and config["controller"].get("termination") == "fixed":
-        inert = {f.name for f in dataclasses.fields(options.TerminationConfig)}
-        config["controller"] = {k: v for k, v in config["controller"].items() if k not in inert}
-    if "controller" in config and not config["controller"].get("reads"):
-        config["controller"] = {k: v for k, v in config["controller"].items() if k != "reads"}
-    if kind == "train-controller":
-        config["controller"] = _as_stored(scaled(config)["controller"])
-        config["skills"] = [_pinned(store, r) for r in references(config)]
-    return config
-
-
-def scaled(config: Config) -> dict[str, Any]:
-    """Config whose `controller.bounded` is said: under SAC actions lie in [-1, 1] already.
-
-    It is part of a run's config, so that runs and entries from before it was said stay what they were.
-    """
-    told = dict(config["controller"])
-    if "bounded" in told and told["bounded"] is None:
-        told["bounded"] = config["algo"]["name"] == "sac"
-    return {**config, "controller": told}
-
-
-def _as_stored(controller: Config) -> dict[str, Any]:
-    """Settings of a controller as runs have them that were made before there were other words for the same."""
-    told = {k: v for k, v in controller.items() if k != "bounded" or v}
-    return {**told, "groups": {blend.ALL: ["*"]}} if told.get("groups") == blend.ALL else told
-
-
-def _pinned(store: Library, reference: str) -> str:
-    return "{}@{}".format(*store.resolve(reference))
-
-
-def _pinned_model(env: Config) -> dict[str, Any]:
-    if not env.get("file"):
-        return dict(env)
-    options = {k: v for k, v in env.items() if k not in ("name", "sha256")}
-    file, sha256 = str(env["file"]), envs.make_spec(env["name"], **options).model_sha256
-    return {
-        **env,
-        "file": file if file.startswith(menagerie.PREFIX) else str(menagerie.resolve(file)),
-        "sha256": sha256,
-    }

@@ -10,49 +10,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError
 from repertoire.experiment import comparison
 from repertoire.experiment.console import human
 from repertoire.experiment.files import read_json, write_json
-from repertoire.experiment.run_dir import RunDir, first_difference
-from repertoire.scripts import build, cli, config
+from repertoire.experiment.run_dir import RunDir
+from repertoire.scripts import arms, cli, config
+from repertoire.scripts.arms import Job
 from repertoire.skills import statistics
-
-#: Verbs whose runs can be compared.
-VERBS = ("train", "train-skills", "train-controller")
-#: Settings that change nothing in a table, and those that are compared on their own.
-UNSEEN = ("run_dir", "name", "logging", "video", "checkpoint_every", "total_steps")
-
-
-class Job(NamedTuple):
-    """One run of the comparison: all seeds of an arm on an env; or a controller over the skills of one of them."""
-
-    env: str
-    arm: str
-    path: Path
-    verb: str
-    steps: int
-    args: tuple[str, ...]
-    config: Mapping[str, Any]
-
-
-class Arm(NamedTuple):
-    """What an arm of the config says: `[setting, ...]`, or these fields by name.
-
-    Attributes:
-      verb: that trains it; by default that of the comparison. settings: of its runs.
-      skills: how many of the env's skills a controller uses, from the first, or references of its own; None: all.
-      envs: where it is run; None: on all.
-    """
-
-    verb: str
-    settings: tuple[str, ...]
-    skills: int | tuple[str, ...] | None
-    envs: tuple[str, ...] | None
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -62,15 +31,16 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Train, collect, write. Raises `UserError` when runs failed; what finished is written all the same."""
-    jobs = plan(cfg)
-    failed = launch(cfg, [j for j in jobs if not finished(j)])
-    controllers = plan_downstream(cfg, jobs)
-    failed += launch(cfg, [j for j in controllers if not finished(j)])
+    cfg = arms.listed(cfg)
+    jobs = arms.plan(cfg)
+    failed = launch(cfg, [j for j in jobs if not arms.finished(j)])
+    controllers = arms.plan_downstream(cfg, jobs)
+    failed += launch(cfg, [j for j in controllers if not arms.finished(j)])
     table = comparison.Table(cfg["name"], tuple(cfg["arms"]), tuple(cfg["envs"]), _metrics(cfg))
     cells, scores = collect(cfg, jobs, controllers)
     out = Path(cfg["out"])
     write_json(out / "comparison.json", {"cells": _plain(cells), "scores": _plain(scores), "config": cfg})
-    runs = {(j.env, j.arm): RunDir.open(j.path) for j in jobs if finished(j)}
+    runs = {(j.env, j.arm): RunDir.open(j.path) for j in jobs if arms.finished(j)}
     page = comparison.write_page(out / "compare.html", table, cells, runs, cfg["curves"], cfg["title"])
     markdown = comparison.markdown(table, cells, caption=_caption(cfg))
     print(markdown)
@@ -82,114 +52,6 @@ def run(cfg: dict[str, Any]) -> Path:
         total, logs = len(jobs) + len(controllers), out / "logs"
         raise UserError(f"{len(failed)} of {total} runs failed ({names}): see {logs}; the command retries")
     return page
-
-
-def plan(cfg: Mapping[str, Any]) -> list[Job]:
-    """The runs, with every config composed once so that a wrong name fails before anything is trained."""
-    if not cfg["arms"] or not cfg["envs"]:
-        raise UserError("a comparison needs at least one arm and one env")
-    _check_downstream(cfg)
-    arms, known = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}, config.options("env")
-    for env in [*cfg["settings"], *cfg["skills"], *(e for arm in arms.values() for e in arm.envs or ())]:
-        if env not in known:
-            raise unknown("env of the comparison", env, known)
-    pairs = [(env, name) for env in cfg["envs"] for name, arm in arms.items() if arm.envs is None or env in arm.envs]
-    return [_job(cfg, env, name, arms[name]) for env, name in pairs]
-
-
-def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
-    """`told` of the config. Raises `UserError` for what is no arm."""
-    told = [told] if isinstance(told, str) else told
-    row = dict(told) if isinstance(told, Mapping) else {"settings": told}
-    for key in row:
-        if key not in Arm._fields:
-            raise unknown(f"setting of arm {name}", key, Arm._fields)
-    verb = row.get("verb", cfg["verb"])
-    if verb not in VERBS:
-        raise unknown("verb to compare", verb, VERBS)
-    return Arm(verb, tuple(row.get("settings") or ()), _used(name, row.get("skills")), row.get("envs"))
-
-
-def _used(arm: str, told: Any) -> int | tuple[str, ...] | None:
-    """`skills` of an arm. Raises `UserError` for what is neither a number of skills nor a list of them."""
-    if told is None or (isinstance(told, int) and not isinstance(told, bool) and told > 0):
-        return told
-    if isinstance(told, list) and told and all(isinstance(reference, str) for reference in told):
-        return tuple(told)
-    raise UserError(
-        f"arm {arm}: skills must be how many of the env's (1 or more) or a list of references, got {told!r}"
-    )
-
-
-def _job(cfg: Mapping[str, Any], env: str, name: str, arm: Arm) -> Job:
-    """The run of an arm on an env: settings of all runs, of the env, of the arm, in this order."""
-    path = Path(cfg["out"]) / "runs" / f"{env}-{name}"
-    args = [f"env={env}", *cfg["overrides"], *cfg["settings"].get(env, ())]
-    if arm.verb == "train-controller" and (skills := _skills(cfg, env, arm)) is not None:
-        args.append(f"skills=[{','.join(skills)}]")
-    args += [*arm.settings, f"total_steps={cfg['total_steps']}", f"seed={cfg['seed']}", f"num_seeds={cfg['seeds']}"]
-    args += [f"run_dir={path}", f"library={_library(cfg)}"]
-    args += [f"name={env}-{name}"] if arm.verb != "train" else []
-    resolved = config.compose(arm.verb.replace("-", "_"), args)
-    return Job(env, name, path, arm.verb, int(cfg["total_steps"]), tuple(args), resolved)
-
-
-def _skills(cfg: Mapping[str, Any], env: str, arm: Arm) -> Sequence[str] | None:
-    """References of the library entries that a controller of this arm uses on `env`; None: nothing says."""
-    if isinstance(arm.skills, tuple):
-        return arm.skills
-    return cfg["skills"][env][: arm.skills] if env in cfg["skills"] else None
-
-
-def plan_downstream(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
-    """One controller for each seed of each finished skill run whose env has a downstream task.
-
-    Its run is named after the skill's version, so that skills which were trained on get a controller of their own.
-    """
-    found = []
-    for job in (j for j in jobs if j.verb == "train-skills" and j.env in cfg["downstream"] and finished(j)):
-        task = cfg["downstream"][job.env]
-        for i, reference in enumerate(read_json(job.path / "done.json")["skills"]):
-            path = job.path.parent / f"{task}-{reference.replace('@', '-v')}"
-            args = [*_controller_args(cfg, task, reference, int(cfg["seed"]) + i), f"run_dir={path}"]
-            resolved = config.compose("train_controller", args)
-            steps = int(cfg["downstream_steps"])
-            found.append(Job(job.env, job.arm, path, "train-controller", steps, tuple(args), resolved))
-    return found
-
-
-def _check_downstream(cfg: Mapping[str, Any]) -> None:
-    """A wrong task or setting fails before anything is trained, although the skills are not there yet."""
-    if cfg["downstream"] and cfg["verb"] != "train-skills":
-        raise UserError(f"downstream needs skills: verb=train-skills, not {cfg['verb']}")
-    for env, task in cfg["downstream"].items():
-        if env not in cfg["envs"]:
-            raise unknown("env with a downstream task", env, cfg["envs"])
-        config.compose("train_controller", _controller_args(cfg, task, "skills", 0))
-
-
-def _controller_args(cfg: Mapping[str, Any], task: str, reference: str, seed: int) -> list[str]:
-    args = [f"env={task}", *cfg["downstream_overrides"], f"skills=[{reference}]", f"seed={seed}"]
-    return [*args, f"total_steps={cfg['downstream_steps']}", f"library={_library(cfg)}", "video=false"]
-
-
-def _library(cfg: Mapping[str, Any]) -> str:
-    return str(cfg["library"] or Path(cfg["out"]) / "library")
-
-
-def finished(job: Job) -> bool:
-    """Whether the run is there, evaluated and as long as asked for. Raises `UserError` for a run of other settings."""
-    if not (job.path / "manifest.json").exists():
-        return False
-    made = RunDir.open(job.path).config
-    difference = first_difference(made, build.pinned(job.config, job.verb), UNSEEN)
-    if int(made["total_steps"]) > job.steps:
-        difference = ("total_steps", made["total_steps"], job.steps)
-    if difference:
-        key, was, now = difference
-        raise UserError(f"{job.path} was made with {key}={was}, now {key}={now}: use another out= or remove it")
-    ended = (job.path / "done.json").exists() and (job.path / "evaluation.json").exists()
-    return ended and int(made["total_steps"]) == job.steps
 
 
 def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
@@ -231,8 +93,8 @@ def collect(
 ) -> tuple[comparison.Cells, dict[Any, list[float]]]:
     """(interquartile mean with its interval, scores per seed) of each (env, arm, metric) that was measured."""
     scores: dict[Any, list[float]] = {}
-    for job in (j for j in jobs if finished(j)):
-        own = [c for c in controllers if (c.env, c.arm) == (job.env, job.arm) and finished(c)]
+    for job in (j for j in jobs if arms.finished(j)):
+        own = [c for c in controllers if (c.env, c.arm) == (job.env, job.arm) and arms.finished(c)]
         rows = [*comparison.seed_rows(job.path), *(downstream_figures(c) for c in own)]
         for metric in _metrics(cfg):
             values = [float(r[metric]) for r in rows if metric in r]

@@ -18,7 +18,7 @@ import numpy as np
 from repertoire.errors import UserError
 from repertoire.high_level import frozen
 from repertoire.high_level.play import KEYS, Desk, Panel, driver
-from repertoire.scripts import build, config
+from repertoire.scripts import build, config, pinning
 from repertoire.skills.library import Library
 
 #: Key codes of GLFW that MuJoCo's viewer does not use itself -> our names; the keypad's digits are 321 .. 329.
@@ -67,7 +67,7 @@ def run(cfg: dict[str, Any]) -> None:
         raise UserError(f"speed must be above 0, got {cfg['speed']}")
     build.prepare(cfg)
     env, store = build.env_of(cfg), Library(cfg["library"])
-    panel = Panel([frozen.load(store, r) for r in build.references(cfg)], env.spec)
+    panel = Panel([frozen.load(store, r) for r in pinning.references(cfg)], env.spec)
     require_display(sys.platform, os.environ)
     from mujoco import viewer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repertoire.errors import UserError
+from repertoire.errors import UserError, words
 from repertoire.experiment.report import write_report
 from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import config
@@ -18,7 +18,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> Path:
     """Write the page of `runs=` (a list, or one folder) and print its path."""
-    paths = cfg["runs"] if isinstance(cfg["runs"], list) else [cfg["runs"]]
+    paths = words("runs", cfg["runs"])
     if not paths:
         raise UserError("report needs at least one run: runs=[runs/a,runs/b]")
     out = write_report(cfg["out"], [RunDir.open(p) for p in paths], title=cfg["title"])

@@ -15,7 +15,7 @@ from repertoire.experiment import checkpoints, console
 from repertoire.experiment.files import guard_writes
 from repertoire.experiment.run_dir import RunDir
 from repertoire.experiment.trackers import Tracker, make_trackers
-from repertoire.scripts import build
+from repertoire.scripts import pinning
 from repertoire.scripts.stopping import Stopped, StopRequest
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -38,7 +38,7 @@ SHOWN = (
 def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
     """The run directory of a config: made, or resumed by the same command."""
     path = config["run_dir"] or f"runs/{default_name}-s{config['seed']}"
-    return RunDir.create_or_resume(path, kind=kind, config={**build.pinned(config, kind), "run_dir": str(path)})
+    return RunDir.create_or_resume(path, kind=kind, config={**pinning.pinned(config, kind), "run_dir": str(path)})
 
 
 def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) -> Any:

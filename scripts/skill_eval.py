@@ -64,16 +64,17 @@ def skill_figures(
     if prior.discrete and rolled.positions.shape[-1]:
         half = figures.last(rolled.positions)
         speed = np.linalg.norm(half[:, -1] - half[:, 0], axis=-1) / ((half.shape[1] - 1) * learner.env.spec.dt)
-        per_skill = [speed[rolled.z.argmax(1) == k].mean() for k in range(prior.size)]
+        shown = rolled.z.argmax(1)
+        per_skill = [speed[shown == k].mean() for k in np.unique(shown)]
         out["moving_skills"] = int(np.sum(np.asarray(per_skill) > 0.5))
         out["speed_max_m_s"] = float(np.max(per_skill))
     return out
 
 
 def evaluator(learner: AnyLearner, seeds: int, seed: int = 1000) -> Callable[[int, Any], dict[str, Any]]:
-    """Consumer for training: METRA's 48 deterministic rollouts; one value, or one per seed."""
-    roll = roller(learner)
-    z = ev.sample_latents(prior_of(learner), metrics.ROLLOUTS, seed)
+    """Consumer for training: METRA's 48 deterministic rollouts, but 4 of each skill; one value, or one per seed."""
+    roll, prior = roller(learner), prior_of(learner)
+    z = ev.sample_latents(prior, max(metrics.ROLLOUTS, 4 * prior.size * prior.discrete), seed)
 
     def evaluate(update: int, state: Any) -> dict[str, Any]:
         rows = []

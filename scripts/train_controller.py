@@ -9,7 +9,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen
-from repertoire.scripts import build, config, planning, session
+from repertoire.scripts import build, config, pinning, planning, session
 from repertoire.scripts.train import allocations, entries, learn
 from repertoire.skills import adapters
 from repertoire.skills.library import Library
@@ -25,7 +25,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train (or make), evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
-    before = _digests(build.pinned(cfg, KIND))
+    before = _digests(pinning.pinned(cfg, KIND))
     name = f"controller-{build.label(cfg)}-{cfg['controller']['kind']}"
     if planning.is_planned(cfg):
         if idle := [f"{k}=" for k in ("name", "command") if cfg[k] is not None]:
@@ -76,4 +76,4 @@ def _unmoved(before: dict[str, str], cfg: dict[str, Any]) -> None:
 
 def _digests(cfg: dict[str, Any]) -> dict[str, str]:
     store = Library(cfg["library"])
-    return {r: store.load(r).digest() for r in build.references(cfg)}
+    return {r: store.load(r).digest() for r in pinning.references(cfg)}

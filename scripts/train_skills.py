@@ -13,7 +13,8 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.scripts import build, config, session, skill_eval, skill_goals, starting
 from repertoire.skills import evaluate as ev
 from repertoire.skills import metrics
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.freezing import freeze
+from repertoire.skills.skill import Skill
 
 KIND = "train-skills"
 #: Rollouts at the final evaluation, per discrete skill and of continuous ones: half train a fresh model, half test it.
@@ -67,7 +68,7 @@ def frozen(run_dir: RunDir, learner: Any, state: Any, index: int) -> Skill:
     cfg = run_dir.config
     name = session.entry_name(cfg, _default_name(cfg), index)
     provenance = session.provenance(run_dir, learner, state, index)
-    return freeze(name, learner, state, provenance, cfg["objective"].get("features"))
+    return freeze(name, learner, state, provenance, build.features_of(cfg))
 
 
 def measure(

@@ -16,8 +16,9 @@ from repertoire.algos.adapter import Adapter
 from repertoire.envs.types import EnvSpec
 from repertoire.errors import UserError
 from repertoire.skills.commands import commanded
+from repertoire.skills.freezing import network, policy_arrays
 from repertoire.skills.latent import CommandPrior
-from repertoire.skills.skill import SCHEMA, Skill, contract, network, policy_arrays
+from repertoire.skills.skill import SCHEMA, Skill, contract
 
 
 class Factors(NamedTuple):

@@ -33,7 +33,8 @@ def held_out_accuracy(features: np.ndarray, labels: np.ndarray, skills: int, see
     Args:
       features: [K, T, F], one rollout per row. labels: skill index of each rollout [K]. skills: number of skills.
     """
-    split = _split(features, labels.astype(np.int32), seed)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    split = _split(features, labels.astype(np.int32), *_shared(order, labels))
     log_q = jax.nn.log_softmax(_predict(split, jax.random.key(seed), skills, "classify"))
     accuracy = float((log_q.argmax(-1) == split.test_y[:, None]).mean())
     bound = float(jnp.take_along_axis(log_q, split.test_y[:, None, None], -1).mean() + np.log(skills))
@@ -52,7 +53,8 @@ def held_out_cosine(features: np.ndarray, z: np.ndarray, seed: int = 0) -> dict[
     Per step, and (cosine) per rollout, from the mean prediction over its steps. R^2 is over all entries together and
     negative where the mean of the test latents predicts better.
     """
-    split = _split(features, z.astype(np.float32), seed)
+    order = np.random.default_rng(seed).permutation(len(z))
+    split = _split(features, z.astype(np.float32), order[: len(z) // 2], order[len(z) // 2 :])
     found = _predict(split, jax.random.key(seed), z.shape[1], "regress")
     wanted = split.test_y[:, None]
     spread = jnp.square(split.test_y - split.test_y.mean(0)).sum(-1).mean()
@@ -68,9 +70,13 @@ def _cosine(a: Array, b: Array) -> Array:
     return (a * b).sum(-1) / jnp.maximum(scale, 1e-8)
 
 
-def _split(features: np.ndarray, targets: np.ndarray, seed: int) -> Split:
-    order = np.random.default_rng(seed).permutation(len(targets))
-    train, test = order[: len(order) // 2], order[len(order) // 2 :]
+def _shared(order: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rollouts to train on and to test on: every other one of each skill, or no one would know the skills left out."""
+    turn = np.asarray([np.sum(labels[order[:i]] == labels[k]) for i, k in enumerate(order)])
+    return order[turn % 2 == 0], order[turn % 2 == 1]
+
+
+def _split(features: np.ndarray, targets: np.ndarray, train: np.ndarray, test: np.ndarray) -> Split:
     x = (features - features.mean((0, 1))) / (features.std((0, 1)) + 1e-6)
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(targets)
     return Split(x[train], y[train], x[test], y[test])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -43,6 +44,10 @@ class Prior:
         """Nearest latent of the prior's support to a vector [size] (what a controller's output is mapped by)."""
         return z
 
+    def along(self, way: Array) -> Array:
+        """Latent that asks for a way [size] in the objective's space: its length says nothing of the prior."""
+        return self.project(way)
+
     def spread(self, count: int) -> np.ndarray:
         """`count` latents that cover the prior, [count, size]: for skill grids and 2-D plots."""
         return np.asarray(jax.vmap(self.sample)(jax.random.split(jax.random.key(0), count)))
@@ -81,6 +86,15 @@ class Gaussian(Prior):
     def sample(self, key: Array) -> Array:
         """N(0, I)."""
         return jax.random.normal(key, (self.size,))
+
+    def along(self, way: Array) -> Array:
+        """In that direction, as long as latents are on average (LSD, arXiv 2202.00914); 0 for no way."""
+        return way * (self.mean_norm / jnp.maximum(jnp.linalg.norm(way), 1e-6))
+
+    @property
+    def mean_norm(self) -> float:
+        """E |z|."""
+        return math.sqrt(2.0) * math.exp(math.lgamma((self.size + 1) / 2) - math.lgamma(self.size / 2))
 
 
 @dataclass(frozen=True)

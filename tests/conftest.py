@@ -108,8 +108,9 @@ def oracle() -> Any:
     from repertoire.algos.learner import Learner
     from repertoire.algos.ppo import PPOConfig
     from repertoire.envs import registry
+    from repertoire.skills.freezing import freeze
     from repertoire.skills.objectives import registry as objectives
-    from repertoire.skills.skill import Skill, freeze
+    from repertoire.skills.skill import Skill
 
     config = PPOConfig(envs=4, rollout=4, minibatches=2, hidden=(4,), activation="relu")
     learner = Learner(registry.make("point"), config, objectives.make("metra", hidden=(8,)))

@@ -17,7 +17,7 @@ from repertoire.errors import UserError
 from repertoire.high_level import frozen
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import build, cli, task_eval
+from repertoire.scripts import build, cli, pinning, task_eval
 from repertoire.skills.adapters import adapt, factors, freeze_policy, merge, one_base
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -178,7 +178,7 @@ def test_settings_of_an_adapter(tmp_path, env, base):
     assert made(base=None, latent=None) is build.adapter_of({}, env, "ppo") is None
     with pytest.raises(UserError, match=r"adapter\.latent needs adapter\.base"):
         made(base=None)
-    assert build.pinned({**config, "env": {"name": "point"}}, "train")["adapter"]["base"] == "base@1"
+    assert pinning.pinned({**config, "env": {"name": "point"}}, "train")["adapter"]["base"] == "base@1"
     with pytest.raises(UserError, match="adapters are trained with algo=ppo, not with algo=sac"):
         made("sac")
     with pytest.raises(UserError, match=r"adapter\.latent must be a list of numbers, got 1"):

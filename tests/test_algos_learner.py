@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repertoire.algos import rollout, trainer, visited
+from repertoire.algos import rollout, signals, trainer, visited
 from repertoire.algos.agents import random_act
 from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.signals import TaskChannel
+from repertoire.algos.types import Stats
 from repertoire.envs import registry
 from repertoire.skills.latent import Sphere
 from repertoire.skills.objectives import registry as objectives
@@ -147,6 +148,29 @@ def test_features_can_keep_their_own_units(env):
     assert (warm.policy.var != 1.0).all()
 
 
+def test_features_that_stand_still_keep_their_own_units():
+    """The disc moves only where someone pushes it: a first centimetre must not count a hundred standard deviations."""
+    env = registry.make("point_disc")
+    learner = Learner(env, PPOConfig(**TINY), objectives.make("lsd"), features=("disc", "velocity"))
+    warm = jax.jit(learner.signals.warm_up)(jax.random.key(0))
+    drawn = env.reset(jax.random.key(1)).obs["features"][learner.feature_index]
+    std = np.sqrt(np.asarray(warm.features.var))
+    assert drawn.shape == std.shape and (std >= 1e-3).all()
+    still = signals._scales(Stats(jnp.zeros(3), jnp.array([0.0, 0.9e-6, 1.1e-6]), jnp.ones(())))
+    np.testing.assert_allclose(still.var, [1, 1, 1.1e-6], rtol=1e-6)
+
+
+def test_rewards_of_differences_telescope_over_real_episodes(env):
+    """Episodes of 3 steps: with the first observation after a reset for the next one, these sums would be others."""
+    _, (batch, _) = collected(env, Sphere(2), steps=6)
+    start, end = (jnp.tanh(3 * x["features"][..., :2]) for x in (batch.obs, batch.next_obs))
+    rewards = ((end - start) * batch.z).sum(-1)
+    for t in (0, 3):
+        whole = ((end[t + 2] - start[t]) * batch.z[t]).sum(-1)
+        np.testing.assert_allclose(rewards[t : t + 3].sum(0), whole, atol=1e-6)
+    assert not np.allclose(batch.z[0], batch.z[3])  # drawn anew in the same program
+
+
 def test_staggered_starts_spread_over_the_episode():
     env = registry.make("point", episode_length=50)
     staggered = jax.jit(Learner(env, PPOConfig(**TINY)).init)(jax.random.key(0)).envs.t
@@ -166,8 +190,22 @@ def test_a_first_episode_that_lacks_its_beginning_has_no_return():
         first = 10 - t if t else 0  # step at which a whole episode begins
         found, reward = batch.projected[:, world], batch.task_reward[first : first + 10, world]
         np.testing.assert_array_equal(found[:first], -np.inf)
-        rates = np.cumsum(reward) * 10 / np.arange(1, 11)
-        np.testing.assert_allclose(found[first : first + 10], rates, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found[first : first + 10], reward.sum(), rtol=1e-5, atol=1e-5)
+        rest = batch.task_reward[first + 10 :, world]  # of an episode that goes on: its rate so far
+        np.testing.assert_allclose(found[first + 10 :], rest.mean() * 10 if len(rest) else [], rtol=1e-5, atol=1e-5)
+
+
+def test_a_fall_ends_what_an_episode_earns():
+    """Alive for 1 per step: the return of those that fall is their length, of the others what their rate promises."""
+    env = registry.make("hopper_forward", weights={"alive": 1.0, "forward": 0.0, "ctrl": 0.0})
+    carry = rollout.begin(env, None, jax.random.key(0), 8)
+    rolled = jax.jit(lambda c: rollout.collect(env, None, random_act(env.spec), c, jax.random.key(1), 60))(carry)
+    batch = jax.tree.map(np.asarray, rolled[1][0])
+    falls = np.argwhere(batch.terminated[:, 0])[:, 0]
+    assert len(falls) > 0
+    np.testing.assert_allclose(batch.projected[: falls[0] + 1, 0], batch.task_reward[: falls[0] + 1, 0].sum())
+    promised = env.spec.episode_length * batch.task_reward[0, 0]
+    np.testing.assert_allclose(batch.projected[falls[-1] + 1 :, 0], promised, rtol=1e-4)
 
 
 def test_map_of_visited_cells():

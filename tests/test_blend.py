@@ -15,7 +15,7 @@ from repertoire.high_level import registry as registry_of_controllers
 from repertoire.high_level.bank import Bank
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.sequence import Choice, Latent, Parameterized
-from repertoire.scripts import build, config
+from repertoire.scripts import config, pinning
 from repertoire.skills.skill import Skill
 
 SPEC = registry.make_spec("ant")
@@ -115,6 +115,15 @@ def test_all_actuators_may_share_one_weight(skills):
     assert one.groups == told.groups == ("all",) and not one.joint_group.any()
     with pytest.raises(UserError, match=r"unknown controller\.groups 'body'"):
         BlendConfig(groups="body")
+
+
+def test_one_pattern_is_a_list_of_one(skills):
+    told, one = ({"hips": hips, "rest": ["ankle_*"]} for hips in (["hip_*"], "hip_*"))
+    one, told = (Blend(skills[:2], SPEC, BlendConfig(groups=groups)) for groups in (one, told))
+    assert one.groups == told.groups and (one.joint_group == told.joint_group).all()
+    assert one.describe() == told.describe() and one.describe()["groups"][0] == ["hips", ["hip_*"]]
+    with pytest.raises(UserError, match=r"controller\.groups\.hips must be a list, got 3"):
+        BlendConfig(groups={"hips": 3})
 
 
 def test_groups_share_weights(skills):
@@ -244,8 +253,8 @@ def test_what_is_bounded_already_reaches_the_limit(make_skill, squash):
 def test_only_sac_tells_composers_that_squash():
     def bounded(kind, algo, *more):
         told = config.compose("train_controller", [f"controller={kind}", f"algo={algo}", *more]) | {"skills": []}
-        stored = build.pinned(told, "train-controller")["controller"].get("bounded", False)
-        assert stored == build.scaled(told)["controller"].get("bounded", False)
+        stored = pinning.pinned(told, "train-controller")["controller"].get("bounded", False)
+        assert stored == pinning.scaled(told)["controller"].get("bounded", False)
         return stored
 
     assert all(bounded(kind, "sac") for kind in ("blend", "switch", "residual", "compose", "allocate"))
@@ -257,7 +266,7 @@ def test_only_sac_tells_composers_that_squash():
 def test_runs_store_one_group_of_all_as_they_did_before_it_had_a_word():
     told = config.compose("train_controller", ["controller=switch"]) | {"skills": []}
     assert told["controller"]["groups"] == "all"
-    assert build.pinned(told, "train-controller")["controller"]["groups"] == {"all": ["*"]}
+    assert pinning.pinned(told, "train-controller")["controller"]["groups"] == {"all": ["*"]}
 
 
 @pytest.mark.parametrize("how", [{}, {"limit": 2.0}, {"squash": "clamp"}, {"bounded": True}])

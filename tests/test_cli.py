@@ -124,7 +124,7 @@ def _library(folder):
 def _skill():
     from repertoire.algos import trainer
     from repertoire.scripts import build
-    from repertoire.skills.skill import freeze
+    from repertoire.skills.freezing import freeze
 
     learner = build.learner_of("train-skills", config.compose("train_skills", TINY))
     return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})

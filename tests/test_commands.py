@@ -12,7 +12,7 @@ from repertoire.errors import UserError
 from repertoire.high_level import frozen
 from repertoire.high_level.blend import Blend, BlendConfig
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import build, cli
+from repertoire.scripts import build, cli, pinning
 from repertoire.skills.adapters import adapt
 from repertoire.skills.commands import command_slices, commanded
 from repertoire.skills.library import Library
@@ -136,9 +136,9 @@ def test_what_cannot_be_commanded_says_so():
 
 def test_runs_without_a_command_are_what_they_were(tmp_path):
     config = {"env": {"name": "point"}, "library": tmp_path, "name": None, "command": None, "command_range": 1.0}
-    assert build.pinned(config, "train") == {"env": {"name": "point"}, "library": tmp_path}
+    assert pinning.pinned(config, "train") == {"env": {"name": "point"}, "library": tmp_path}
     asked = {**config, "name": "go", "command": "goal"}
-    assert build.pinned(asked, "train") == asked
+    assert pinning.pinned(asked, "train") == asked
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from repertoire.experiment import comparison
 from repertoire.experiment.comparison import Cell, Table
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import compare, config
+from repertoire.scripts import arms, compare, config
 
 TINY = ["algo.envs=8", "algo.rollout=8", "algo.minibatches=2", "algo.hidden=[8]", "env.episode_length=10"]
 TINY += ["video=false", "eval_every=1", "logging.quiet=true"]
@@ -63,7 +63,7 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
     cfg["skills"]["ant_maze"], cfg["settings"]["ant_maze"] = ["ant-pos"], ["env.maze=u"]
     cfg["arms"]["sequence"]["envs"] = ["half_cheetah_hurdle"]
     cfg["arms"]["compose"] = {"skills": ["ant-east", "ant-west"], "settings": ["controller=compose"]}
-    jobs = {(j.env, j.arm): j for j in compare.plan(cfg)}
+    jobs = {(j.env, j.arm): j for j in arms.plan(cfg)}
     assert len(jobs) == 2 * 6 - 1 and ("ant_maze", "sequence") not in jobs
     blend, sequence = jobs["ant_maze", "blend"], jobs["half_cheetah_hurdle", "sequence"]
     assert blend.verb == "train-controller" and "skills=[ant-pos]" in blend.args
@@ -78,12 +78,27 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
     assert [row[0] for row in table.rows(cells, "ant_maze")[1]] == list(cfg["arms"])
 
 
+def test_one_word_is_a_list_of_one():
+    """Wherever a comparison wants a list of words, none is read letter by letter."""
+    cfg = config.compose("compare", ["comparison=controllers_hurdle"])
+    one = {"settings": "controller=sequence", "skills": "half_cheetah-metra", "envs": "half_cheetah_hurdle"}
+    short = {"envs": "half_cheetah_hurdle", "overrides": "video=false", "metrics": "return", "curves": "return"}
+    short |= {"skills": {"half_cheetah_hurdle": "half_cheetah-diayn"}, "downstream_overrides": "video=false"}
+    short |= {"settings": {"half_cheetah_hurdle": "env.episode_length=50"}}
+    told = arms.listed({**cfg, **short, "arms": {"a": one, "b": "controller=blend"}})
+    first, second = arms.plan(told)
+    assert {"skills=[half_cheetah-metra]", "controller=sequence", "video=false"} <= set(first.args)
+    assert {"skills=[half_cheetah-diayn]", "controller=blend", "env.episode_length=50"} <= set(second.args)
+    assert compare._metrics(told) == ("return",) == told["curves"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"arms": {"a": {"verbs": "train"}}}, "setting of arm a 'verbs'.*did you mean 'verb'"),
         ({"arms": {"a": {"verb": "trian"}}}, "did you mean 'train'"),
-        ({"arms": {"a": {"skills": "ant-pos"}}}, "arm a: skills must be how many of the env's"),
+        ({"arms": {"a": {"skills": []}}}, "arm a: skills must be how many of the env's"),
+        ({"arms": {"a": {"skills": ["ant-pos", 2]}}}, r"arms\.a\.skills\[1\] must be a word, got 2"),
         ({"arms": {"a": {"skills": 0}}}, "arm a: skills must be how many of the env's"),
         ({"skills": {"ant_mase": ["ant-metra"]}}, "did you mean 'ant_maze'"),
         ({"settings": {"half_cheetah_hurdle": ["env.hurdle=u", "controler.hold=5"]}}, "did you mean 'controller"),
@@ -92,7 +107,7 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
 def test_arms_that_say_nothing_sensible_are_named(changed, message):
     cfg = config.compose("compare", ["comparison=controllers_hurdle"])
     with pytest.raises(UserError, match=message):
-        compare.plan({**cfg, **changed})
+        arms.plan({**cfg, **changed})
 
 
 @pytest.mark.slow
@@ -169,18 +184,18 @@ def test_runs_of_other_settings_are_no_rows_of_the_table(tmp_path):
         compare.run({**cfg, "overrides": [*TINY, "algo.envs=4"]})
     with pytest.raises(UserError, match="made with total_steps=128, now total_steps=64"):
         compare.run({**cfg, "total_steps": 64})
-    assert "objective=metra" in compare.plan({**cfg, "arms": {"metra": "objective=metra"}})[0].args  # a list of one
+    assert "objective=metra" in arms.plan({**cfg, "arms": {"metra": "objective=metra"}})[0].args  # a list of one
 
 
 def test_downstream_tasks_are_checked_before_anything_is_trained(tmp_path):
     cfg = small(tmp_path / "out", "downstream.point=point_maze")
     assert cfg["downstream"] == {"point": "point_maze"}
     with pytest.raises(UserError, match="did you mean 'point_maze'"):
-        compare.plan({**cfg, "downstream": {"point": "point_mase"}})
+        arms.plan({**cfg, "downstream": {"point": "point_mase"}})
     with pytest.raises(UserError, match="unknown env with a downstream task 'ant'"):
-        compare.plan({**cfg, "downstream": {"ant": "ant_multi_goals"}})
+        arms.plan({**cfg, "downstream": {"ant": "ant_multi_goals"}})
     with pytest.raises(UserError, match="downstream needs skills"):
-        compare.plan({**cfg, "verb": "train"})
+        arms.plan({**cfg, "verb": "train"})
 
 
 def pretended(cfg, jobs):
@@ -198,7 +213,7 @@ def pretended(cfg, jobs):
 def test_downstream_returns_are_figures_like_any_other(tmp_path, monkeypatch):
     launched = []
     monkeypatch.setattr(compare, "launch", lambda cfg, jobs: launched.append(list(jobs)) or pretended(cfg, jobs))
-    monkeypatch.setattr(compare.build, "pinned", lambda config, kind: dict(config))  # there are no skills to pin to
+    monkeypatch.setattr(arms.pinning, "pinned", lambda config, kind: dict(config))  # there are no skills to pin to
     cfg = small(tmp_path / "out", "downstream.point=point_maze", "downstream_steps=256")
     cfg["metrics"] = ["reach_m", "downstream_return", "downstream_random_return"]
     compare.run(cfg)

@@ -279,7 +279,7 @@ def test_a_robot_with_servos_history_and_commands(joystick: Path, walker: Mujoco
     assert c["default_pose"][7:] == home and c["joints"][3]["default"] == [-1.8]
     terms = {t["name"]: (t["source"], t["history"]) for t in c["observation"]["terms"]}
     assert terms == {
-        "gravity": ("gravity(qpos[3:7])", 2), "heading": ("heading(qpos[3:7])", 2), "gyro": ("qvel[3:6]", 2),
+        "gravity": ("gravity(qpos[3:7])", 2), "gyro": ("qvel[3:6]", 2),
         "joint_pos": ("qpos[7:19] - default[7:19]", 2), "joint_vel": ("qvel[6:18]", 2), "last_action": ("action", 2),
         "command": ("command.command", 1),
     }  # fmt: skip

@@ -204,6 +204,7 @@ def test_tracker_names_are_checked(tmp_path):
     run = make(tmp_path / "a")
     with pytest.raises(UserError, match="did you mean 'tensorboard'"):
         trackers.make_trackers(["tensorbord"], run)
+    assert len(trackers.make_trackers("jsonl", run)) == 1
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
@@ -228,14 +229,19 @@ def test_jsonl_and_tensorboard_write_and_resume(tmp_path):
 
 
 class FakeWandb:
-    """Steps only increase: a row of an earlier one is dropped. A run that is resumed goes on after its last step."""
+    """Steps only increase: a row of an earlier one is dropped. A run that is resumed goes on after its last step.
 
-    def __init__(self):
-        self.rows, self.step, self.ids = [], 0, set()
+    Offline it knows of no other session, and what it was given is in a folder of this one.
+    """
+
+    def __init__(self, offline=False):
+        self.offline, self.rows, self.step, self.ids = offline, [], 0, set()
 
     def init(self, *, id, resume, **_):
         assert resume == "allow"
         self.ids.add(id)
+        if self.offline:
+            self.rows, self.step = [], 0
         return self
 
     def log(self, row, step=None, commit=None):
@@ -287,6 +293,23 @@ def test_services_get_every_update_once(tmp_path, monkeypatch, fake):
         tracker.close()
     rows = service.rows if name == "wandb" else [{**row, "env_steps": step} for step, row in service.points]
     assert [(r["update"], r["env_steps"], r["loss/seed1"]) for r in rows] == [(u, 100 * u, u) for u in range(1, 8)]
+
+
+def test_offline_the_newest_folder_is_that_of_a_run_never_killed(tmp_path, monkeypatch):
+    """W&B keeps rows in memory, so of a session killed at update 4 any may be missing, also 1 and 2."""
+    found, killed = [], ((0, (1, 2, 3, 4)), (2, (3, 4, 5, 6)), (6, (7,)))
+    for name, sessions in {"killed": killed, "whole": ((0, range(1, 8)),)}.items():
+        monkeypatch.setitem(sys.modules, "wandb", service := FakeWandb(offline=True))
+        run = make(tmp_path / name)
+        for after, updates in sessions:
+            jsonl, wandb = trackers.make_trackers(["wandb"], run, after)
+            for u in updates:
+                for tracker in (jsonl, wandb):
+                    tracker.log(u, 100 * u, {"loss": [1.0, float(u)], "last": u if u % 2 else float("nan")})
+            jsonl.close()
+        found.append(service.rows)
+        assert len(service.ids) == 1
+    assert [r["update"] for r in found[0]] == list(range(1, 8)) and str(found[0]) == str(found[1])
 
 
 def test_scalars_split_seeds():

@@ -75,12 +75,13 @@ def test_stages_of_latents_export(flat, oracle):
 
 @pytest.fixture(scope="module", params=["dual", "spectral"])
 def discovered(request, oracle):
-    """Skills of `point` whose features have statistics of their own, of encoders under either constraint."""
+    """Skills of `point` whose features have statistics of their own, as METRA and as LSD have them."""
     described = oracle.manifest["objective"]
     objective = {**described, "options": {**described["options"], "constraint": request.param}}
     own = {"features/mean": np.array([0.3, -0.2, 0.1, 0.0]), "features/var": np.array([4.0, 2.0, 0.5, 0.5])}
     arrays = {**oracle.arrays, **{k: v.astype(np.float32) for k, v in own.items()}}
-    return Skill({**oracle.manifest, "objective": objective}, arrays)
+    latent = {**oracle.manifest["latent"], "kind": "sphere" if request.param == "dual" else "gaussian"}
+    return Skill({**oracle.manifest, "objective": objective, "latent": latent}, arrays)
 
 
 def test_the_goal_rule_exports_whole(flat, discovered, tmp_path):

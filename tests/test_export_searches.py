@@ -172,6 +172,28 @@ def test_a_skill_graph_is_a_close_call_where_the_option_changes(field, oracle, c
     assert np.isinf(clear).all()
 
 
+@pytest.mark.parametrize("kind", ["route", "graph"])
+def test_half_way_between_two_goals_a_decision_is_a_close_call(maze, oracle, straight, compass, kind):
+    """The table of either goal may be read there; 2 cm off it is not."""
+    env = MacroEnv(maze, Latent((straight,), maze.spec), 3)
+    routed = kind == "route"
+    graph = rule_graph(env.composer, router(env, RouteConfig()), 3) if routed else navigating(maze, oracle, compass)
+    goals, own = maze.task.goals(), maze.spec.obs.size("policy")
+    first, second = min(itertools.combinations(goals, 2), key=lambda pair: np.linalg.norm(pair[0] - pair[1]))
+    here = np.random.default_rng(1).uniform(-1, 5, (50, 2))
+
+    def margins(off):
+        aim = (first + second) / 2 + off * (second - first) / np.linalg.norm(second - first)
+        obs = np.zeros((len(here), graph.inputs["obs"]), np.float32)
+        obs[:, own : own + 2] = here
+        obs[:, maze.spec.obs.index("policy", ("goal",))] = 0.1 * (aim - here)
+        z = np.zeros((len(here), graph.inputs["z"]), np.float32)
+        return np.asarray(jax.jit(graph.fn)(obs, z, np.ones((len(here), 1), np.float32))["margin"][:, 0])
+
+    assert (margins(0.0) < CLOSE).all()
+    assert (margins(0.02) >= CLOSE).mean() > 0.9 and (margins(-0.02) >= CLOSE).mean() > 0.9
+
+
 # -- plans ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,8 +15,9 @@ from repertoire.errors import UserError
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice, Latent, SequenceConfig, sequence
+from repertoire.skills.freezing import freeze
 from repertoire.skills.objectives import registry as objectives
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.skill import Skill
 
 KEY = jax.random.key(0)
 

@@ -207,6 +207,13 @@ def test_impossible_scripts_are_named(maze, stages, message):
         script.machine(script.stages_of(maze, stages))
 
 
+def test_a_finished_script_is_read_as_it_ran():
+    first, on, end = {"choice": 0, "steps": 2}, {"choice": 6}, {"choice": 4, "steps": 3, "until": {"slice": "goal"}}
+    assert script.as_run([first, end]) == [first, {"choice": 4}]
+    assert script.as_run([first, on, end]) == [first, on]
+    assert script.as_run([first, on]) == [first, on] and script.as_run([]) == []
+
+
 def test_scripts_of_latents(maze):
     env = MacroEnv(maze.env, Latent(maze.composer.skills, maze.env.spec), 10)
     stage, last = script.stages_of(env, [{"latent": [0.0, 1.0], "steps": 3}, {"latent": [1.0, 0.0]}])

@@ -12,7 +12,7 @@ from repertoire.envs import registry, rotations
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.physics.mjx import MjxPhysics
 from repertoire.envs.physics.native import NativePhysics
-from repertoire.envs.tasks.goal_spaces import closeness
+from repertoire.envs.tasks.posture import closeness
 
 SIDES = ("left", "right")
 H1_LEG = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle")

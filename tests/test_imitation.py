@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from repertoire.algos import guided, trainer
-from repertoire.algos.imitation import DAggerConfig, Imitator
+from repertoire.algos.dagger import DAggerConfig
+from repertoire.algos.imitation import Imitator
 from repertoire.algos.normalize import apply
 from repertoire.envs import registry
 from repertoire.envs.expert import Expert

@@ -9,11 +9,11 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
-from repertoire.experiment.files import read_json
+from repertoire.experiment.files import read_json, write_json
 from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.rules import stateful
-from repertoire.scripts import build, cli, config, planning, task_draw, task_eval, train_controller
+from repertoire.scripts import build, cli, config, deciders, pinning, planning, task_draw, task_eval, train_controller
 from repertoire.skills.library import Library
 
 COMMON = ["train-controller", "task=point_maze", "skills=[oracle]", "controller.hold=20", "controller.episodes=2",
@@ -48,6 +48,18 @@ def test_a_script_from_the_command_line(there, capsys):
     assert read_json(there / "script" / "evaluation-rollouts3.json")["rules"]["script"]["episodes"] == 3
     cli.main(["export", "run=script"])
     assert (there / "script" / "export" / "model.onnx").exists()
+
+
+def test_a_script_that_ran_before_its_ends_were_checked_is_evaluated(there, capsys):
+    """Its last stage says when it ends, which it never did."""
+    cli.main([*COMMON, "controller=script", WALK, "run_dir=before"])
+    cfg, found = (read_json(there / "before" / f"{name}.json") for name in ("config", "evaluation"))
+    cfg["controller"]["script"][-1] |= {"steps": 3, "until": {"slice": "goal", "below": 0.1}}
+    write_json(there / "before" / "config.json", cfg)
+    cli.main(["evaluate", "run=before"])
+    assert read_json(there / "before" / "evaluation.json") == found
+    cli.main(["rollout", "run=before", "count=1"])
+    assert "paths.png" in capsys.readouterr().out
 
 
 def test_a_seed_is_chosen_by_its_place(there, capsys):
@@ -85,7 +97,7 @@ def test_a_graph_from_the_command_line(there, capsys):
 def test_hand_offs_are_measured_with_the_options_of_the_run(there, monkeypatch):
     """The robot and its sensors are those of the run; walls and goals are not, and rewards do not matter."""
     seen = []
-    monkeypatch.setattr(planning.handoff, "check", seen.append)
+    monkeypatch.setattr(deciders.handoff, "check", seen.append)
     options = ["env.maze=medium", "env.smooth={velocity:0.5}", "env.episode_length=90", "env.weights={goal:2.0}"]
     cfg = config.compose("train_controller", [*COMMON[1:], "controller=graph", *options])
     planning._checked(cfg)
@@ -93,7 +105,7 @@ def test_hand_offs_are_measured_with_the_options_of_the_run(there, monkeypatch):
     assert ground.name == "point" and ground.reset_noise == 0.0
     assert ground.smooth == {"velocity": 0.5} and ground.episode_length == 50 and not ground.weights
     planning._checked({**cfg, "controller": {**cfg["controller"], "measured_on": "point_maze"}})
-    assert seen[1].env.task == planning.macro_of(cfg, cfg["env"]).env.task
+    assert seen[1].env.task == deciders.macro_of(cfg, cfg["env"]).env.task
 
 
 @pytest.mark.slow
@@ -145,7 +157,7 @@ def test_baselines_are_controllers_too(there, oracle):
     env, maker = planning._checked(config.compose("train_controller", [*COMMON[1:], "controller=random"]))
     drawn = [int(maker(None, 0)[0](jax.random.key(i), state)) for i in range(20)]
     assert len(set(drawn)) > 1 and set(drawn) <= set(range(8))
-    assert {k for k, kind in controllers.KINDS.items() if not kind.trained} == set(planning.MAKERS)
+    assert {k for k, kind in controllers.KINDS.items() if not kind.trained} == set(deciders.MAKERS)
     assert set(controllers.KINDS) == set(config.options("controller"))
 
 
@@ -170,7 +182,7 @@ def test_of_a_flat_policy_nobody_is_said_to_act():
 
 def test_planners_see_the_env_of_the_run(there):
     cfg = config.compose("train_controller", [*COMMON[1:], "controller=script", "env.cell=3.0"])
-    env = planning.macro_of(cfg, cfg["env"])
+    env = deciders.macro_of(cfg, cfg["env"])
     assert env.env.task.cell == 3.0 and env.hold == 20 and env.gamma == cfg["algo"]["gamma"]
     assert env.spec.discrete == 8 and planning.is_planned(cfg)
     assert not planning.is_planned(config.compose("train_controller", ["skills=[oracle]"]))
@@ -183,7 +195,7 @@ def test_settings_of_library_entries_have_no_effect_and_say_so(there, monkeypatc
 
     def run(kind, cfg, name):
         made.append(planning._checked(cfg))
-        return SimpleNamespace(config=build.pinned(cfg, kind))
+        return SimpleNamespace(config=pinning.pinned(cfg, kind))
 
     monkeypatch.setattr(planning, "run", run)
     train_controller.run({**cfg, "command": "goal", "name": "x"})

@@ -209,7 +209,7 @@ def test_noise_is_declared_and_only_the_policy_suffers_it(physics):
     quiet, noisy = (registry.make_task("go2_velocity", randomize=r) for r in (False, NOISY))
     slices = {s.name: s.noise for s in noisy.obs_spec().groups["policy"]}
     declared = {"gravity": 0.05, "gyro": 0.2, "joint_pos": 0.03, "joint_vel": 1.5}
-    assert slices == declared | {"heading": 0.0, "last_action": 0.0, "command": 0.0}
+    assert slices == declared | {"last_action": 0.0, "command": 0.0}
     assert not any(s.noise for s in quiet.obs_spec().groups["policy"])
     a, b = (MujocoEnv(t, physics).reset(jax.random.key(0)).obs for t in (quiet, noisy))
     np.testing.assert_array_equal(a["critic"], b["critic"])

@@ -10,8 +10,10 @@ import pytest
 from repertoire.algos.types import FeatureBatch
 from repertoire.errors import UserError
 from repertoire.scripts import build, config
+from repertoire.skills.freezing import freeze
 from repertoire.skills.objectives import registry
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.objectives.factor import Factor
+from repertoire.skills.skill import Skill
 
 KEY = jax.random.key(0)
 LAYOUT = [["position", 2], ["velocity", 3]]
@@ -113,6 +115,12 @@ def test_goal_rule_serves_the_factors_that_have_one():
     np.testing.assert_allclose(z[:2], mine)
     np.testing.assert_allclose(z[-2:], [1, 0])
     assert not hasattr(registry.make("factored", factors=[rnd], layout=LAYOUT), "goal_latent")
+
+
+def test_a_factor_may_see_one_slice_alone():
+    assert Factor.of({"name": "where", "features": "position"}).features == ("position",)
+    with pytest.raises(UserError, match=r"features of where must be a list, got 2"):
+        Factor.of({"name": "where", "features": 2})
 
 
 def test_bad_factors_are_refused():

@@ -14,9 +14,9 @@ from repertoire.envs import registry
 from repertoire.scripts import skill_eval, train_skills
 from repertoire.skills import evaluate as ev
 from repertoire.skills import feasibility, figures, goal_reaching, metrics
+from repertoire.skills.freezing import freeze
 from repertoire.skills.latent import OneHot, Sphere
 from repertoire.skills.objectives import registry as objectives
-from repertoire.skills.skill import freeze
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evaluation.md"
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from repertoire.skills import held_out
+from repertoire.skills import figures, held_out
+from repertoire.skills.latent import OneHot, Sphere, product_of
 
 K, STEPS = 4, 30
 
@@ -43,3 +44,20 @@ def test_cosine_of_latents_that_show_and_of_latents_that_do_not(rng):
     assert noisy["held_out_cosine_rollout"] > noisy["held_out_cosine"] + 0.1
     hidden = held_out.held_out_cosine(rng.normal(size=(96, STEPS, 2)), z)
     assert abs(hidden["held_out_cosine"]) < 0.2 and hidden["held_out_r2"] < 0.05
+
+
+def test_few_rollouts_of_many_skills_are_split_skill_by_skill(rng):
+    labels = np.tile(np.arange(16), 3)
+    apart = rng.normal(size=(48, STEPS, 16)) * 0.01 + np.eye(16)[labels][:, None]
+    found = held_out.held_out_accuracy(apart, labels, 16)
+    assert found["held_out_accuracy"] > 0.98 and found["held_out_accuracy_rollout"] == 1.0
+
+
+def test_parts_of_a_product_are_read_one_by_one(rng):
+    prior = product_of([Sphere(2), OneHot(4)], weighted=True)
+    z = prior.spread(96)
+    hidden = figures._read_from(rng.normal(size=(96, STEPS, 2)), z, prior)
+    assert abs(hidden["held_out_cosine"]) < 0.2 and hidden["held_out_accuracy_normalised"] < 0.15
+    half = np.repeat(z[:, None, :2], STEPS, 1) + 0.1 * rng.normal(size=(96, STEPS, 2))
+    shown = figures._read_from(half, z, prior)
+    assert shown["held_out_cosine"] > 0.95 and shown["held_out_accuracy_normalised"] < 0.15

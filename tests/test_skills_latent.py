@@ -9,7 +9,7 @@ import pytest
 
 from repertoire.algos import rollout
 from repertoire.errors import UserError
-from repertoire.skills.latent import KINDS, OneHot, Product, Sphere, centred_one_hot, make_prior, product_of
+from repertoire.skills.latent import KINDS, Gaussian, OneHot, Product, Sphere, centred_one_hot, make_prior, product_of
 
 
 @pytest.mark.parametrize("k", [2, 4, 16])
@@ -40,6 +40,20 @@ def test_projection():
     np.testing.assert_allclose(Sphere(2).project(jnp.array([3.0, 4.0])), [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(jnp.linalg.norm(Sphere(2).project(jnp.zeros(2))), 1)
     np.testing.assert_allclose(OneHot(3).project(jnp.array([0.1, 0.9, 0.3])), [0, 1, 0])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_gaussian_latent_asks_for_a_way_at_its_usual_length(size):
+    """METRA's rule knows no lengths; LSD's latents have one, and the way to a goal has none to do with it."""
+    prior = Gaussian(size)
+    lengths = np.linalg.norm(jax.vmap(prior.sample)(jax.random.split(jax.random.key(0), 20000)), axis=1)
+    assert prior.mean_norm == pytest.approx(lengths.mean(), rel=0.02)
+    way = jnp.arange(1.0, size + 1)
+    for scale in (1e-3, 1.0, 1e3):
+        z = prior.along(scale * way)
+        np.testing.assert_allclose(z, way * prior.mean_norm / jnp.linalg.norm(way), rtol=1e-5)
+    assert (np.asarray(prior.along(jnp.zeros(size))) == 0).all()
+    np.testing.assert_allclose(Sphere(2).along(jnp.array([3.0, 4.0])), [0.6, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -11,9 +11,10 @@ from repertoire.algos.learner import Learner
 from repertoire.algos.ppo import PPOConfig
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.skills.freezing import freeze
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
-from repertoire.skills.skill import Skill, freeze
+from repertoire.skills.skill import Skill
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def test_diayn_reward_is_zero_at_chance_and_log_k_when_perfect(k):
     objective = Diayn(prior=OneHot(k), logit_clip=50.0, spectral=False)
     params, z = zeroed(objective.init(KEY, 3)), jax.nn.one_hot(2, k)
     np.testing.assert_allclose(objective.reward(params, jnp.ones(3), z, jnp.ones(3)), [0.0], atol=1e-6)
+    np.testing.assert_allclose(objective.log_q(params, jnp.ones(3), z), -np.log(k), rtol=1e-6)  # without -log p
     last = max(params["discriminator"], key=lambda n: int(n.split("_")[1]))
     params["discriminator"][last]["bias"] = 1000.0 * z
     np.testing.assert_allclose(objective.reward(params, jnp.ones(3), z, jnp.ones(3)), [np.log(k)], rtol=1e-4)

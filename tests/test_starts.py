@@ -11,7 +11,7 @@ from repertoire.experiment.files import read_json
 from repertoire.high_level import handoff
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice
-from repertoire.scripts import cli, config, starting
+from repertoire.scripts import build, cli, config, pinning, starting
 from repertoire.skills.library import Library
 
 KEY = jax.random.key(0)
@@ -83,6 +83,17 @@ def test_starts_from_a_config(place, monkeypatch):
         starting.env_of({**cfg, "starts": {"shares": 0.5}})
     with pytest.raises(UserError, match="does not fit env ant"):
         starting.env_of({**cfg, "env": {"name": "ant"}})
+
+
+def test_one_skill_and_one_slice_are_lists_of_one(place, monkeypatch):
+    monkeypatch.chdir(place)
+    words = ["starts.skills=oracle", "objective.features=position"]
+    cfg = config.compose("train_skills", ["env=point", *words])
+    assert pinning.pinned(cfg, "train-skills")["starts"]["skills"] == ["oracle@1"]
+    assert build.objective_of(cfg, build.env_of(cfg))[1] == ("position",)
+    assert pinning.references({"skills": "oracle"}) == pinning.references({"skills": ["oracle"]}) == ["oracle"]
+    with pytest.raises(UserError, match=r"skills\[1\] must be a word, got 2"):
+        pinning.references({"skills": ["oracle", 2]})
 
 
 @pytest.mark.slow

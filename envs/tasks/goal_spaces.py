@@ -1,8 +1,7 @@
 """The goal spaces of SkillBlender (Kuang et al. 2025) for humanoids: reaching, squatting and stepping.
 
 A goal space says what a target is, how far the robot is from it, and how targets are drawn; the fourth, walking, is in
-`humanoid_walking`. Positive terms are exp(-4 * mean absolute error), that of the feet's distance is sharper, and all
-weights are per second. SkillBlender clips the total at 0; here it may be negative.
+`humanoid_walking`, and what all four share in `posture`.
 """
 
 from __future__ import annotations
@@ -10,51 +9,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from flax import struct
 
 from repertoire.envs import rotations
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.pd_robot import PDMemory
+from repertoire.envs.tasks.posture import REGULARISERS, Posture, closeness
 from repertoire.envs.types import Array, Data, Slice, State
 
-if TYPE_CHECKING:
-    from repertoire.envs.tasks.humanoids import Humanoid as _Humanoid
-else:
-    _Humanoid = object  # a mix-in: the robot comes with the subclass
-
-#: SkillBlender's weights of what its skills share.
-REGULARISERS = {
-    "posture": 0.5,
-    "upper_posture": 0.5,
-    "upright": 1.0,
-    "feet_distance": 0.5,
-    "torque": -1e-5,
-    "joint_velocity": -5e-4,
-    "joint_acceleration": -1e-7,
-    "action_rate": -0.1,
-}
-#: Of the gait of walking skills, s.
-PERIOD = 0.64
-#: Feet should be apart by this much of what they are in the default pose.
-APART = (0.6, 1.4)
 MARKER = (0.1, 0.8, 0.2, 0.6)
-
-
-def closeness(error: Array, sharpness: float = 4.0) -> Array:
-    """exp(-sharpness * mean absolute error), []."""
-    return jnp.exp(-sharpness * jnp.mean(jnp.abs(error)))
-
-
-def gait_phase(time: Array, period: float) -> Array:
-    """Sine and cosine [2] of the gait's clock after `time` s of an episode."""
-    angle = 2 * jnp.pi * time / period
-    return jnp.stack([jnp.sin(angle), jnp.cos(angle)])
 
 
 def in_balls(key: Array, count: int, radius: float) -> Array:
@@ -67,42 +35,6 @@ def in_balls(key: Array, count: int, radius: float) -> Array:
 
 def _weights(**more: float) -> Mapping[str, float]:
     return field(default_factory=lambda: REGULARISERS | more)
-
-
-@dataclass(frozen=True)
-class Posture(_Humanoid):
-    """Mix-in for a `Humanoid`: the terms that all its skills share."""
-
-    fields: ClassVar[tuple[str, ...]] = ("sensordata", "actuator_force", "xpos", "xquat", "site_xpos")
-    reward_terms: ClassVar[tuple[str, ...]] = ("posture", "upper_posture", "upright", "feet_distance")
-
-    @functools.cached_property
-    def home(self) -> mujoco.MjData:
-        """Kinematics of the default pose. Host side."""
-        data = mujoco.MjData(self.model)
-        data.qpos[:] = self.default_pose()
-        mujoco.mj_kinematics(self.model, data)
-        return data
-
-    def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
-        """Adds `posture`, `upper_posture`, `upright` and `feet_distance`."""
-        assert data.site_xpos is not None
-        offsets, tilt = self.angles(data) - self.joints, rotations.gravity(data.qpos[3:7])[:2]
-        left, right = (data.site_xpos[i, :2] for i in self.foot_sites)
-        apart, usual = jnp.linalg.norm(left - right), self._feet_apart
-        beyond = jnp.maximum(APART[0] * usual - apart, 0.0) + jnp.maximum(apart - APART[1] * usual, 0.0)
-        return {
-            **super().rates(before, data, action, memory),
-            "posture": lambda: closeness(offsets),
-            "upper_posture": lambda: closeness(offsets[self.upper_joints]),
-            "upright": lambda: closeness(tilt),
-            "feet_distance": lambda: closeness(beyond, 20.0),
-        }
-
-    @functools.cached_property
-    def _feet_apart(self) -> float:
-        left, right = self.home.site_xpos[self.foot_sites, :2]
-        return float(np.linalg.norm(left - right))
 
 
 @struct.dataclass

@@ -12,7 +12,7 @@ from flax import struct
 
 from repertoire.envs import symmetry
 from repertoire.envs.symmetry import Mirror
-from repertoire.envs.tasks.goal_spaces import PERIOD, REGULARISERS, Posture, closeness, gait_phase
+from repertoire.envs.tasks.posture import PERIOD, REGULARISERS, Posture, closeness, gait_phase
 from repertoire.envs.tasks.velocity import Velocity, VelocityMemory
 from repertoire.envs.types import Array, Data, Slice
 

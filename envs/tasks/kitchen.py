@@ -16,7 +16,7 @@ from flax import struct
 from repertoire.envs.task import Task, at_least
 from repertoire.envs.tasks import farama, mjcf_model
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 
 #: Element -> (its first address in qpos, where it belongs: rad, m; the kettle's is m and a quaternion).
 ELEMENTS: Mapping[str, tuple[int, tuple[float, ...]]] = {
@@ -71,9 +71,7 @@ class Kitchen(Task):
     reward_terms: ClassVar[tuple[str, ...]] = ("done",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "elements", tuple([self.elements] if isinstance(self.elements, str) else self.elements)
-        )
+        object.__setattr__(self, "elements", words("env.elements", self.elements))
         super().__post_init__()
         at_least(self.name, 0.0, noise=self.noise)
         if not self.elements or len(set(self.elements)) < len(self.elements):

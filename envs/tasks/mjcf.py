@@ -54,7 +54,7 @@ class Mjcf(MjcfRobot):
 
     def __post_init__(self) -> None:
         """Adds what is seen and rewarded."""
-        self._adopt(**{k: names(getattr(self, k)) for k in ("policy", "privileged", "features")})
+        self._adopt(**{k: names(k, getattr(self, k)) for k in ("policy", "privileged", "features")})
         super().__post_init__()
         at_least(self.name, 1e-9, **{f"coverage.{k}": v for k, v in self.coverage.items()})
         self._adopt(

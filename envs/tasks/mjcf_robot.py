@@ -17,7 +17,7 @@ from repertoire.envs.task import actuator_name, at_least
 from repertoire.envs.tasks import mjcf_model
 from repertoire.envs.tasks.robot import Robot
 from repertoire.envs.types import Array, Data, Start
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 
 CONTROLS = ("direct", "position")
 #: Control period that `decimation` aims at where none is given, s.
@@ -56,7 +56,7 @@ class MjcfRobot(Robot):
     def __post_init__(self) -> None:
         """Build the model, so that whatever a config gets wrong is said before anything is compiled."""
         super().__post_init__()
-        self._adopt(actuators=names(self.actuators))
+        self._adopt(actuators=names("actuators", self.actuators))
         if not self.file:
             raise UserError(f"env {self.name} needs a model: model=path/to/robot.xml")
         if self.control_mode not in CONTROLS:
@@ -177,6 +177,6 @@ class MjcfRobot(Robot):
         return Start(qpos=pose.at[q].set(jnp.clip(pose[q] + noise, low, high)), qvel=jnp.zeros(model.nv))
 
 
-def names(value: Any) -> tuple[str, ...] | None:
-    """Names of a config: a list, or one name alone."""
-    return None if value is None else (value,) if isinstance(value, str) else tuple(value)
+def names(option: str, value: Any) -> tuple[str, ...] | None:
+    """`value` of `env.<option>`: a list of names, one name alone, or None."""
+    return None if value is None else words(f"env.{option}", value)

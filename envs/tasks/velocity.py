@@ -114,6 +114,10 @@ class Velocity(_Legged):
         still = jax.random.uniform(stand_key) < self.stand
         return jnp.where(still, 0.0, jax.random.uniform(value_key, (3,), minval=low, maxval=high))
 
+    def _sensed(self) -> tuple[Slice, ...]:
+        """No `heading`: a command is in the robot's frame, and the yaw of an IMU drifts."""
+        return tuple(s for s in super()._sensed() if s.name != "heading")
+
     def extra_slices(self) -> tuple[Slice, ...]:
         """Adds `command`."""
         return (*super().extra_slices(), Slice("command", 3, "m/s, rad/s"))

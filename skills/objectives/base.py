@@ -113,7 +113,7 @@ class Directed(Base):
 
     def goal_latent(self, params: Params, features: Array, goal_features: Array) -> Array:
         """Zero-shot goal rule: the latent along phi(g) - phi(s), [D]."""
-        return self.prior.project(self.encode(params, goal_features) - self.encode(params, features))
+        return self.prior.along(self.encode(params, goal_features) - self.encode(params, features))
 
     def _net(self, features: int) -> networks.Network:
         return networks.mlp(features, self.hidden, self.prior.size, self.activation)

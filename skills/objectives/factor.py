@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, unknown, words
 
 #: A feature slice, or a range of its entries: `position`, `joint_rates[3:4]`.
 RANGE = re.compile(r"(\w+)(?:\[(\d+):(\d+)\])?")
@@ -39,8 +39,9 @@ class Factor:
                 raise unknown("setting of a factor", key, known)
         if not re.fullmatch(r"\w+", str(row.get("name", ""))):
             raise UserError(f"each factor needs a name of letters, digits and _, got {row.get('name')!r}")
-        seen = row.get("features")
-        return cls(**{**row, "features": None if seen is None else tuple(seen)})
+        if (seen := row.get("features")) is not None:
+            row = {**row, "features": words(f"objective.factors: features of {row['name']}", seen)}
+        return cls(**row)
 
     def index(self, layout: Sequence[tuple[str, int]], size: int) -> np.ndarray:
         """Its indices into feature vectors [size] made of the `layout`'s (slice, size) in order. Raises `UserError`."""

@@ -19,10 +19,10 @@ from repertoire.skills.objectives.base import Base, refuse
 class Smerl(Base):
     """SMERL (arXiv 2010.14484), a gate over any objective: rewarded where the episode earns nearly the best return.
 
-    The task's own reward is a channel beside it (`channels.task`). Ours: a rollout does not hold whole episodes, so the
-    gate looks at the return that the episode would end with at its present rate, and is closed in first episodes that
-    lack their beginning (`algo.stagger`); `scale` weighs the channel's advantage, since a factor on the reward would be
-    lost in its normalisation.
+    The task's own reward is a channel beside it (`channels.task`). Ours: a rollout does not hold whole episodes, so of
+    an episode that goes on after it, the gate looks at the return that it would end with at its present rate; it is
+    closed in first episodes that lack their beginning (`algo.stagger`); `scale` weighs the channel's advantage, since a
+    factor on the reward would be lost in its normalisation.
 
     Attributes:
       prior: latent prior; the inner objective's own by default. lr: passed on unless `inner_options` has its own.
