@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -10,6 +13,7 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.high_level.macro_env import MacroEnv
 from repertoire.skills.skill import Skill, contract
 
 CRAWLER = """
@@ -188,6 +192,30 @@ def test_the_fingerprint_is_of_the_content(files, tmp_path):
     skill.fits(registry.make_spec("mjcf", file=files["crawler"]))
     with pytest.raises(UserError, match=r"was trained on crawler.xml .* other.xml"):
         skill.fits(heavier)
+
+
+def test_a_skill_fits_the_gains_that_it_was_trained_with(files):
+    def spec(**options):
+        return registry.make_spec("mjcf", file=files["crawler"], control_mode="position", **options)
+
+    trained, softer = spec(kp=8.0, kd=0.3), spec(kp=4.0, kd=0.3)
+    assert trained.gains == {"hip": (8.0, 8.0, 0.3), "tail": (8.0, 8.0, 0.3)}
+    skill = Skill({"name": "crawl", "contract": json.loads(json.dumps(contract(trained)))}, {})
+    skill.fits(trained)
+    with pytest.raises(UserError, match=r"with gain 8, kp 8, kd 0.3 of actuator hip, the env has gain 4, kp 4"):
+        skill.fits(softer)
+    with pytest.raises(UserError, match="kd 0.5"):
+        skill.fits(spec(kp=8.0, kd=0.5))
+    old = Skill({"name": "old", "contract": {k: v for k, v in contract(trained).items() if k != "gains"}}, {})
+    old.fits(softer)  # an entry from before gains were kept
+
+    def notes(kept, env_spec):
+        composer = SimpleNamespace(skills=(kept,), notes=())
+        return MacroEnv.notes.fget(SimpleNamespace(env=SimpleNamespace(spec=env_spec), composer=composer, hold=1))
+
+    (note,) = notes(old, softer)
+    assert "old does not say with which kp and kd" in note
+    assert notes(skill, trained) == () and notes(old, registry.make_spec("ant")) == ()  # motors have no kp
 
 
 @pytest.mark.parametrize(
