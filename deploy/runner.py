@@ -453,7 +453,7 @@ class Runner:
           z: latent [size] of a skill; by default the first axis.
           seed: of goals and commands that are drawn, and of a planner's draws.
           commands: name -> [n, size], held as goals are, which may be among them as `goal`; those with a range are
-            drawn where none are given.
+            drawn where none are given, and clipped to it where they are (a warning on stderr says so).
         """
         told = dict(commands or {})
         goals = told.pop("goal", goals)
@@ -496,13 +496,14 @@ class Runner:
         for name in given:
             if name not in known:
                 raise ExportError(
-                    f"this {self.contract['kind']} takes no command {name!r}; it takes {', '.join(known)}"
+                    f"this {self.contract['kind']} takes no command {name!r}; it takes {_listed(self.commands)}"
                 )
         for i, (name, c) in enumerate(known.items()):
             if name in given:
                 asked[name] = np.atleast_2d(np.asarray(given[name], float))
                 if asked[name].ndim != 2 or asked[name].shape[1] != c["size"]:
                     raise ExportError(f"command {name!r} has {c['size']} entries ({c['unit']})")
+                asked[name] = _within(c, asked[name])
             elif c["range"] is not None:
                 low, high = np.asarray(c["range"]).T
                 asked[name] = np.random.default_rng((seed, 2 + i)).uniform(low, high, (1000, c["size"]))
@@ -762,6 +763,33 @@ class _Viewer:
         time.sleep(max(0.0, self.next - time.time()))
 
 
+def _within(command: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
+    """`values` [n, size] in the command's range, with a warning where they were not: training saw no others."""
+    if command["range"] is None:
+        return values
+    inside = np.clip(values, *np.asarray(command["range"]).T)
+    if not np.array_equal(inside, values, equal_nan=True):
+        print(f"warning: command {command['name']!r} is clipped to its range {command['range']}", file=sys.stderr)
+    return inside
+
+
+def _listed(commands: Mapping[str, Command]) -> str:
+    """What can be asked for: names, units, sizes."""
+    rows = [f"{name} ({c['size']} numbers, {c['unit']})" for name, c in commands.items()]
+    return ", ".join(rows) or "none"
+
+
+def _commands(texts: list[str], known: Mapping[str, Command]) -> dict[str, list[list[float]]]:
+    """name -> values, from `NAME=NUMBERS`."""
+    found = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ExportError(f"--command is NAME=NUMBERS, got {text!r}; this export takes {_listed(known)}")
+        found[name] = [_numbers(v) for v in values.split(";")]
+    return found
+
+
 def _numbers(text: str) -> list[float]:
     try:
         return [float(x) for x in text.split(",")]
@@ -796,8 +824,7 @@ def main(argv: list[str] | None = None) -> None:
 
         model = mujoco.MjModel.from_xml_path(args.model)
     goals = [_numbers(g) for g in args.goal.split(";")] if args.goal else None
-    asked = (text.partition("=") for text in args.command)
-    commands = {name: [_numbers(v) for v in values.split(";")] for name, _, values in asked}
+    commands = _commands(args.command, runner.commands)
     runner.reset(goals, _numbers(args.z) if args.z else None, args.seed, commands)
     extra = Disturbance(args.latency, args.noise, args.seed)
     view = _Viewer(runner.dt) if args.view else None

@@ -325,7 +325,7 @@ def test_a_robot_with_servos_history_and_commands(joystick: Path, walker: Mujoco
     assert figures["passed"] and figures["closed_loop"]["observation_error"] < 1e-5
 
 
-def test_the_runner_remembers_and_takes_commands(joystick: Path) -> None:
+def test_the_runner_remembers_and_takes_commands(joystick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = runner.Runner(joystick)
     run.reset(commands={"command": [[1, 0, 0], [0, 0, 1]]})
     out = run.simulate(251)
@@ -338,10 +338,20 @@ def test_the_runner_remembers_and_takes_commands(joystick: Path) -> None:
     run.reset(seed=3)
     drawn = run.command()["command"]
     assert (np.abs(drawn) <= [1.5, 0.5, 1]).all() and drawn.any()
-    with pytest.raises(runner.ExportError, match="takes no command 'speed'; it takes command"):
+    with pytest.raises(runner.ExportError, match=r"takes no command 'speed'; it takes command \(3 numbers, m/s, rad/s\)"):
         run.reset(commands={"speed": [1]})
     with pytest.raises(runner.ExportError, match="command 'command' has 3 entries"):
         run.reset(commands={"command": [1]})
+    capsys.readouterr()
+    run.reset(commands={"command": [[9, 0, -2], [1, 0, 0]]})  # the policy never saw more than its range
+    np.testing.assert_array_equal(run.asked["command"], [[1.5, 0, -1], [1, 0, 0]])
+    warned = capsys.readouterr().err
+    assert warned.startswith("warning: command 'command' is clipped to its range [[-1") and warned.count("\n") == 1
+    run.reset(commands={"command": [1.5, 0.5, -1]})
+    assert capsys.readouterr().err == ""
+    run.commands = {}
+    with pytest.raises(runner.ExportError, match="takes no command 'speed'; it takes none$"):
+        run.reset(commands={"speed": [1]})
 
 
 def reordered(xml: Path) -> mujoco.MjModel:
@@ -411,6 +421,7 @@ def test_a_robot_needs_no_mujoco(copy: Path) -> None:
         ((".", "--z", "1,0"), "this controller takes no latent"),
         ((".", "--goal", "1,2,3"), "a goal has 2 entries"),
         ((".", "--goal", "here"), "'here' is no list of numbers"),
+        ((".", "--command", "1,0,0"), "--command is NAME=NUMBERS, got '1,0,0'; this export takes goal (2 numbers, m)"),
         ((".", "--steps", "0"), "--steps must be at least 1"),
     ],
 )
