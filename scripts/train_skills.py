@@ -106,7 +106,7 @@ def draw(
 def _headline(found: dict[str, Any]) -> str:
     """The figures that matter, the reach of random actions beside the reach.
 
-    Goals lie within the set's own reach: where that is below 3 m, all are reached by standing still.
+    Goals lie within the set's own reach: where that is below 3 m, standing still reaches most of them.
     """
     shown = ["coverage_cells", "reach_m", "held_out_accuracy", "moving_skills"]
     if found.get("goal_range_m", 0.0) >= 3.0:
