@@ -194,6 +194,25 @@ def test_the_fingerprint_is_of_the_content(files, tmp_path):
         skill.fits(heavier)
 
 
+def test_a_floor_shows_motion_and_changes_no_physics(files, tmp_path):
+    (tmp_path / "alone.xml").write_text(CRAWLER.replace('<geom name="floor" type="plane" size="20 20 1"/>', ""))
+    alone = registry.make_task("mjcf", file=str(tmp_path / "alone.xml"), floor=True).model
+    whole = crawler(files).model
+    assert alone.geom_matid[0] >= 0 and alone.mat_texid[alone.geom_matid[0]].max() == 0 and alone.ntex == 1
+    assert np.ptp(alone.tex_data) > 50  # a checker, not one grey
+    assert alone.nlight == 1 and whole.nlight == 0
+    lit = CRAWLER.replace("<worldbody>", '<worldbody><light pos="0 0 3"/>')
+    (tmp_path / "lit.xml").write_text(lit)
+    assert registry.make_task("mjcf", file=str(tmp_path / "lit.xml"), floor=True).model.nlight == 1
+    ends = []
+    for model in (alone, whole):
+        data = mujoco.MjData(model)
+        mujoco.mj_resetDataKeyframe(model, data, 0)
+        mujoco.mj_step(model, data, nstep=100)
+        ends.append(data.qpos.copy())
+    np.testing.assert_allclose(*ends, atol=1e-9)
+
+
 def test_a_skill_fits_the_gains_that_it_was_trained_with(files):
     def spec(**options):
         return registry.make_spec("mjcf", file=files["crawler"], control_mode="position", **options)
