@@ -106,7 +106,9 @@ def test_slices_read_what_they_name(files):
     np.testing.assert_allclose(seen["body_front"], [1.0, 2.15, 0.5], atol=1e-6)
     np.testing.assert_allclose(seen["body_vel_trunk"], [0.3, 0, 0], atol=1e-6)
     np.testing.assert_allclose(seen["joint_root"], qpos[:7])
-    assert env.task.coverage_cells == {"body_front": 0.1}
+    assert env.task.coverage_cells == {"position": 1.0, "body_front": 0.1}  # beside what all tasks count
+    none = crawler(files, features=["body:front"], coverage={"position": None, "body_front": 0.2})
+    assert none.coverage_cells == {"body_front": 0.2}
 
 
 def test_position_control_of_motors(files):
