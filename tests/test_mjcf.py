@@ -14,6 +14,7 @@ import pytest
 from repertoire.envs import registry
 from repertoire.errors import UserError
 from repertoire.high_level.macro_env import MacroEnv
+from repertoire.scripts import cli
 from repertoire.skills.skill import Skill, contract
 
 CRAWLER = """
@@ -267,6 +268,16 @@ def test_one_line_says_what_is_wrong(files, name, options, message):
     with pytest.raises(UserError, match=message) as caught:
         registry.make_spec("mjcf", file=files[name], **options)
     assert "\n" not in str(caught.value)
+
+
+def test_training_where_nothing_is_rewarded_is_one_line(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for weights in ([], ["env.weights.alive=0"]):
+        with pytest.raises(SystemExit):
+            cli.main(["train", "env=mjcf", f"model={files['crawler']}", *weights])
+        error = capsys.readouterr().err
+        assert "env mjcf pays nothing yet" in error and "env.weights.forward=1; it knows forward, alive" in error
+        assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
 def test_missing_files(tmp_path, monkeypatch):
