@@ -24,27 +24,40 @@ class PlaygroundOptions(Options):
     impl: str = "jax"
 
 
-def make(options: PlaygroundOptions) -> ForeignEnv:
-    """The env that Playground has registered under `options.id`."""
+def library() -> Any:
+    """The module `mujoco_playground`. Raises `UserError` where it is not installed."""
     try:
         import mujoco_playground
-        from mujoco_playground import registry
     except ImportError:
-        raise UserError("env playground needs MuJoCo Playground: pip install 'repertoire-rl[playground]'") from None
-    options.check("playground", sorted(registry.ALL_ENVS))
-    robots = Path(mujoco_playground.__file__).parent / "external_deps" / "mujoco_menagerie"
-    if options.id not in registry.dm_control_suite.ALL_ENVS and not robots.exists():
+        raise UserError("MuJoCo Playground is not installed: pip install 'repertoire-rl[playground]'") from None
+    return mujoco_playground
+
+
+def make(options: PlaygroundOptions) -> ForeignEnv:
+    """The env that Playground has registered under `options.id`."""
+    options.check("playground", sorted(library().registry.ALL_ENVS))
+    return wrap(load(options.id, options.impl), options)
+
+
+def load(env_id: str, impl: str = "jax") -> Any:
+    """Playground's own env (`mujoco_playground.MjxEnv`) on an implementation of MJX; nothing is downloaded.
+
+    Raises `UserError` where its robot is not in Playground's cache, and for an `impl` that cannot be had.
+    """
+    registry = library().registry
+    robots = Path(library().__file__).parent / "external_deps" / "mujoco_menagerie"
+    if env_id not in registry.dm_control_suite.ALL_ENVS and not robots.exists():
         raise UserError(
             "Playground clones its robots when one is first loaded, and a run downloads nothing: load "
-            f"{options.id} once with mujoco_playground.registry.load"
+            f"{env_id} once with mujoco_playground.registry.load"
         )
-    if options.impl not in ("jax", "warp"):
-        raise unknown("env.impl", options.impl, ("jax", "warp"))
-    if options.impl == "warp" and jax.default_backend() != "gpu":
+    if impl not in ("jax", "warp"):
+        raise unknown("env.impl", impl, ("jax", "warp"))
+    if impl == "warp" and jax.default_backend() != "gpu":
         raise UserError("env.impl=warp needs an NVIDIA GPU that JAX can see: leave it out here")
-    config = registry.get_default_config(options.id)
-    config.impl = options.impl
-    return wrap(registry.load(options.id, config=config), options)
+    config = registry.get_default_config(env_id)
+    config.impl = impl
+    return registry.load(env_id, config=config)
 
 
 def wrap(env: Any, options: Options) -> ForeignEnv:

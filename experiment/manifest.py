@@ -12,6 +12,8 @@ from typing import Any
 
 SCHEMA = 1  # of manifest.json; raise it when a reader of the old one would misread the new one
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "mujoco", "mujoco-mjx", "brax", "orbax-checkpoint", "numpy")
+#: Entry point group of packages that add envs and objectives.
+PLUGINS = "repertoire.plugins"
 _MAX_DIFF = 5_000_000  # characters
 
 
@@ -24,7 +26,8 @@ def _version(package: str) -> str | None:
 
 def versions() -> dict[str, str | None]:
     """Installed version of every package that can change a result, and of Python; None when not installed."""
-    return {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
+    added = {e.dist.name: e.dist.version for e in metadata.entry_points(group=PLUGINS) if e.dist}
+    return {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES} | added
 
 
 def numerics() -> dict[str, Any]:

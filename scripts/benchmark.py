@@ -23,8 +23,8 @@ OBJECTIVES = (("name", "objective", "{}"), ("objective_ms", "objective ms", "{:.
               ("compile_s", "compile s", "{:.1f}"))  # fmt: skip
 ENVS = (("name", "env", "{}"), ("worlds", "worlds", "{}"), ("bare_per_s", "bare physics/s", "{:,.0f}"),
         ("steps_per_s", "env steps/s", "{:,.0f}"), ("ratio_to_bare", "to bare physics", "{:.3f}"),
-        ("ratio_to_mjx", "to MJX", "{:.0f}"), ("compile_s", "compile s", "{:.1f}"),
-        ("peak_rss_mib", "memory MiB", "{:.0f}"))  # fmt: skip
+        ("ratio_to_mjx", "to MJX", "{:.0f}"), ("ratio_to_playground", "to Playground, sim. time", "{:.1f}"),
+        ("compile_s", "compile s", "{:.1f}"), ("peak_rss_mib", "memory MiB", "{:.0f}"))  # fmt: skip
 GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES, "envs": ENVS}
 
 
@@ -58,7 +58,8 @@ def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
         return bench_objectives.measure(env, rounds)
     if group == "envs":
         names = words("envs", cfg["envs"])
-        return bench_envs.measure(names, cfg["worlds"], rounds, mjx=cfg["mjx"], mjx_limit_s=cfg["mjx_limit"])
+        rivals = [rival for rival in bench_envs.RIVALS if cfg[rival]]
+        return bench_envs.measure(names, cfg["worlds"], rounds, rivals=rivals, limit_s=cfg["rival_limit"])
     extra = [learning(env, cfg["worlds"], cfg["objective_name"])]
     extra += bench_control.blends(env, cfg["worlds"], cfg["skills"], cfg["skill_hidden"])
     return bench_physics.measure(env, cfg["worlds"], rounds, rivals=cfg["rivals"], extra=extra)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from repertoire.errors import UserError
+from repertoire.scripts import plugins
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -17,6 +18,7 @@ def main(verb: str, args: list[str]) -> None:
             f"repertoire {verb} [NAME] [--json]" + ("   (skills: list | show NAME, library=DIR)" * (verb == "skills"))
         )
         return
+    plugins.load()
     rows = {"envs": _envs, "objectives": _objectives, "skills": _skills}[verb](words)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))

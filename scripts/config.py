@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.errors import UserError, unknown
+from repertoire.scripts import plugins
 
 #: What people type -> what Hydra calls it.
 ALIASES = {"task": "env", "launcher": "hydra/launcher", "model": "env.file", "id": "env.id"}
@@ -32,7 +33,7 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     _check_open(name, overrides)
     try:
         with initialize_config_module("repertoire.configs", version_base="1.3"):
-            config = hydra_compose(name, [translate(o) for o in overrides])
+            config = hydra_compose(name, [*plugins.searched(), *map(translate, overrides)])
         return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or "a setting"
@@ -88,11 +89,13 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
 
     first = [_SWEEP.sub(r"\1\2", o) for o in overrides]
     compose(name, [o for o in first if not o.startswith("launcher=")])  # bad input fails here, before any job
-    sys.argv = [sys.argv[0], "-m", *[translate(o) for o in overrides], "hydra.output_subdir=null"]
+    own = [*plugins.searched(), "hydra.output_subdir=null"]
+    sys.argv = [sys.argv[0], "-m", *map(translate, overrides), *own]
 
     swept = _swept(overrides)
 
     def job(config: Any) -> None:
+        plugins.load()  # a launcher's process is a new one
         resolved = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
         run(resolved | _own_names(resolved, swept))
 
@@ -159,7 +162,12 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
 
 
 def options(group: str) -> list[str]:
-    """Names in a config group."""
+    """Names in a config group, plugins' too."""
+    return sorted({*_files(group), *plugins.names(group)})
+
+
+def _files(group: str) -> list[str]:
+    """Names in a config group of ours."""
     folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
 
@@ -180,7 +188,7 @@ def _settings(group: str) -> dict[str, set[str]]:
     from omegaconf import OmegaConf
 
     folder = Path(str(importlib.resources.files("repertoire.configs"))) / group
-    return {o: _keys(OmegaConf.to_container(OmegaConf.load(folder / f"{o}.yaml"))) for o in options(group)}
+    return {o: _keys(OmegaConf.to_container(OmegaConf.load(folder / f"{o}.yaml"))) for o in _files(group)}
 
 
 def _keys(config: Any, prefix: str = "") -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from repertoire.envs.types import EnvSpec
@@ -98,7 +99,7 @@ def _read_from(features: np.ndarray, z: np.ndarray, prior: Prior) -> dict[str, f
     are never negative, has a cosine of 0.6 with anything.
     """
     if isinstance(prior, Product):
-        latents = prior.split(z)[0]
+        latents = prior.split(jnp.asarray(z))[0]
         found = [_read_from(features, np.asarray(x), p) for x, p in zip(latents, prior.parts, strict=True)]
         keys = dict.fromkeys(k for row in found for k in row)
         return {k: float(np.mean([row[k] for row in found if k in row])) for k in keys}

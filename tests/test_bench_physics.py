@@ -154,13 +154,50 @@ def test_groups_of_rows_are_named() -> None:
 
 def test_an_env_beside_the_bare_physics_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_physics, "ROUND_S", (0.01, 0.01))
-    monkeypatch.setattr(bench_envs, "_beside_mjx", lambda row, *_: {**row, "note": "mjx: not asked"})
+    monkeypatch.setattr(bench_envs, "_elsewhere", _broken)
     table = bench_envs.measure(["point", "point"], worlds=4, rounds=2, quick=True)
     (row,) = json.loads(json.dumps(table))["rows"]
-    assert row.keys() == KEYS | {"bare_per_s", "ratio_to_mjx"}
+    assert row.keys() == KEYS | {"bare_per_s", "ratio_to_mjx", "ratio_to_playground"}
     assert (row["name"], row["worlds"], row["ratio_to_mjx"], row["note"]) == ("point", 4, None, "")
     assert min(row["bare_per_s"], row["steps_per_s"], row["ratio_to_bare"], row["compile_s"]) > 0
     benchmark.show(table, benchmark.GROUPS["envs"])
+
+
+def test_rivals_stand_beside_an_env_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"worlds": 4, "steps_per_s": 8.0, "ratio_to_bare": 0.5, "note": ""}
+    said = {"mjx": {"ratio_to_bare": None, "note": "no"}, "playground": {"ratio_to_bare": 0.25, "note": "HopperHop"}}
+    asked = []
+    monkeypatch.setattr(bench_physics, "side_by_side", lambda *_: [measured, measured])
+    monkeypatch.setattr(bench_envs, "_elsewhere", lambda what, _: asked.append(what) or said[what[0]])
+    monkeypatch.setattr(bench_envs.playground_env, "library", lambda: None)
+    hopper, ant = bench_envs.measure(["hopper", "ant"], 4, 2, rivals=["mjx", "playground"])["rows"]
+    assert asked == [[r, n, 4, 2, False] for r, n in (("mjx", "hopper"), ("playground", "hopper"), ("mjx", "ant"))]
+    assert (hopper["ratio_to_mjx"], hopper["ratio_to_playground"]) == (None, 2.0)
+    assert hopper["note"] == "mjx: no; playground: HopperHop"
+    assert (ant["ratio_to_playground"], ant["note"]) == (None, "mjx: no")  # Playground has no ant
+
+
+def test_playground_has_some_of_our_robots() -> None:
+    named = {name: bench_rivals.playground_id(name) for name in registry.TASKS}
+    assert set(named.values()) == {*bench_rivals.PLAYGROUND.values(), None}
+    assert (named["half_cheetah_goal"], named["humanoid"], named["ant_maze"]) == ("CheetahRun", "HumanoidWalk", None)
+    assert (named["h1_lift"], named["panda_cube"]) == ("H1JoystickGaitTracking", "PandaPickCube")
+    assert (named["panda_drawer"], named["point_maze"]) == ("PandaOpenCabinet", "PointMass")
+
+
+def test_a_rival_is_held_against_us_in_simulated_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_physics, "side_by_side", lambda *_: [{}, {"ratio_to_bare": 0.5}])
+    monkeypatch.setitem(bench_envs.RIVALS, "playground", lambda *_: (_worker(1, "theirs"), 0.02))
+    row = bench_envs.rival_row("playground", "point", 4, 1, True)
+    assert row["ratio_to_bare"] == pytest.approx(0.1)  # half as many control steps, of 0.02 s; the point's last 0.1 s
+
+
+def test_playground_must_be_installed_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_playground", None)
+    monkeypatch.setattr(bench_physics, "side_by_side", _broken)
+    cfg = config.compose("benchmark", ["rows=[envs]", "envs=[ant]", "playground=true"])
+    with pytest.raises(UserError, match=r"pip install 'repertoire-rl\[playground\]'"):
+        benchmark.measure("envs", cfg)
 
 
 ROW = {"name": "point", "worlds": 4, "ratio_to_bare": 0.5, "ratio_to_mjx": None, "note": ""}
@@ -175,24 +212,32 @@ ROW = {"name": "point", "worlds": 4, "ratio_to_bare": 0.5, "ratio_to_mjx": None,
         ("import time; time.sleep(60)", 2.0, None, "mjx: not done after 2 s"),
     ],
 )
-def test_what_mjx_says_of_itself_becomes_a_ratio_or_a_note(
+def test_what_a_rival_says_of_itself_becomes_a_ratio_or_a_note(
     script: str, limit: float, ratio: float | None, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = bench_envs.subprocess.run
     monkeypatch.setattr(
         bench_envs.subprocess, "run", lambda _, **kw: real([sys.executable, "-c", f"import json\n{script}"], **kw)
     )
-    row = bench_envs._beside_mjx(dict(ROW), 1, True, limit)
+    row = bench_envs._beside("mjx", dict(ROW), 1, True, limit)
     assert (row["ratio_to_mjx"], row["note"]) == (ratio and pytest.approx(ratio), note)
 
 
 @pytest.mark.slow
 def test_mjx_is_measured_in_a_process_of_its_own() -> None:
-    row = bench_envs._beside_mjx(dict(ROW), 1, True, 120.0)
+    row = bench_envs._beside("mjx", dict(ROW), 1, True, 120.0)
     assert row["note"] == "" and row["ratio_to_mjx"] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"names": ["ent"]}, {"worlds": 0}, {"mjx_limit_s": 0.0}])
+@pytest.mark.slow
+def test_playground_is_measured_in_a_process_of_its_own() -> None:
+    theirs = pytest.importorskip("mujoco_playground")
+    assert set(bench_rivals.PLAYGROUND.values()) <= set(theirs.registry.ALL_ENVS)
+    row = bench_envs._beside("playground", dict(ROW), 1, True, 240.0)
+    assert row["note"] == "playground: PointMass" and row["ratio_to_playground"] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"names": ["ent"]}, {"worlds": 0}, {"limit_s": 0.0}, {"rivals": ["brax"]}])
 def test_bad_input_of_envs_is_answered(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         bench_envs.measure(**wrong)
