@@ -226,7 +226,7 @@ def test_a_skill_fits_the_gains_that_it_was_trained_with(files):
     skill.fits(trained)
     with pytest.raises(UserError, match=r"with gain 8, kp 8, kd 0.3 of actuator hip, the env has gain 4, kp 4"):
         skill.fits(softer)
-    with pytest.raises(UserError, match="kd 0.5"):
+    with pytest.raises(UserError, match=r"kd 0\.5"):
         skill.fits(spec(kp=8.0, kd=0.5))
     old = Skill({"name": "old", "contract": {k: v for k, v in contract(trained).items() if k != "gains"}}, {})
     old.fits(softer)  # an entry from before gains were kept
