@@ -91,7 +91,9 @@ def _fill(folder: Path, env: MujocoEnv, graph: Graph, provenance: Provenance) ->
     files = {"onnx": "model.onnx", "xml": "model.xml" if xml is not None else None, "mjb": "model.mjb"}
     entries = {k: name and {"file": name, "sha256": runner.sha256(folder / name)} for k, name in files.items()}
     contract = build_contract(env, graph, entries, provenance)
-    (folder / "contract.json").write_text(json.dumps(contract, indent=1, allow_nan=False, default=_plain) + "\n")
+    contract = json.loads(json.dumps(contract, allow_nan=False, default=_plain))
+    contract["digest"] = runner.digest(contract)
+    (folder / "contract.json").write_text(json.dumps(contract, indent=1) + "\n")
     shutil.copyfile(runner.__file__, folder / "runner.py")
     runner.load_contract(folder)
 

@@ -1,7 +1,7 @@
 """Runs an exported policy. This file stands alone: copy the export folder to a robot computer and call it.
 
     python runner.py [EXPORT_DIR] --steps 200 [--latency 1] [--noise 0.01] [--z 1,0] [--goal "3,4;5,6"]
-                     [--command "name=1,0;0,1"] [--view]
+                     [--command "name=1,0;0,1"] [--edited] [--view]
 
 It reads `contract.json` and the ONNX file that the contract names; numpy and onnxruntime are all it needs on a robot,
 and mujoco to simulate. Vectors are in the order of the contract; models are addressed by joint and actuator *name*.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,8 @@ ATOMS = {
     "action": re.compile("action"),
 }
 SENSED = ("part", "of", "drive")
+#: Entries of what is made of a quaternion, or of any entries (`mean`).
+_SIZES = {"gravity": 3, "heading": 2, "axes": 6, "mean": 1}
 Atom = tuple[str, tuple[Any, ...]]
 
 
@@ -142,8 +144,19 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_contract(folder: str | Path) -> dict[str, Any]:
-    """Contract of an export folder, with every field and every file's hash checked. Raises `ExportError`."""
+def digest(contract: Mapping[str, Any]) -> str:
+    """SHA-256 of a contract as canonical JSON, its own field `digest` left out."""
+    told = {k: v for k, v in contract.items() if k != "digest"}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_contract(folder: str | Path, edited: bool = False) -> dict[str, Any]:
+    """Contract of an export folder, with every field, every file's hash and its own digest checked.
+
+    `edited` takes a contract that was changed after export. Contracts from before there were digests have none.
+    Raises `ExportError`.
+    """
     folder = Path(folder)
     try:
         contract = json.loads((folder / "contract.json").read_text())
@@ -154,6 +167,7 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
     if not isinstance(contract, dict) or contract.get("schema") != SCHEMA:
         found = contract.get("schema") if isinstance(contract, dict) else None
         raise ExportError(f"contract has schema {found!r}, this runner reads {SCHEMA}; export again")
+    said = contract.pop("digest", None)
     _validate(contract, CONTRACT, "contract")
     if contract["kind"] not in KINDS:
         raise ExportError(f"contract: kind {contract['kind']!r} is none of {', '.join(KINDS)}; export again")
@@ -162,12 +176,87 @@ def load_contract(folder: str | Path) -> dict[str, Any]:
         if term["history"] < 1 or not atoms or (contract["drive"] is None and "drive" in [kind for kind, _ in atoms]):
             raise ExportError(f"contract: this runner cannot read observation {term['name']!r}; export again")
     _check_drive(contract)
+    for problem in _problems(contract):
+        raise ExportError(f"contract: {problem}; export again")
     for entry in (contract["onnx"], contract["model"]["xml"], contract["model"]["mjb"]):
+        if entry is not None and Path(entry["file"]).name != entry["file"]:
+            raise ExportError(f"contract: {entry['file']!r} is no file of the export's own folder; export again")
         if entry is not None and not (folder / entry["file"]).is_file():
             raise ExportError(f"{entry['file']} is missing in {folder}; copy the whole export")
         if entry is not None and sha256(folder / entry["file"]) != entry["sha256"]:
             raise ExportError(f"{folder / entry['file']} is not the file this contract was written for; export again")
+    if said not in (None, digest(contract)) and not edited:
+        raise ExportError(
+            f"{folder / 'contract.json'} was edited after export: export again, or go on at your own risk with --edited"
+        )
     return contract
+
+
+def _problems(contract: Mapping[str, Any]) -> Iterator[str]:
+    """What in a contract of the right form does not agree with the rest of it."""
+    timing, names, joints = contract["timing"], contract["action"]["names"], contract["joints"]
+    if min(timing.values()) <= 0 or abs(timing["substeps"] * timing["physics_dt"] - timing["control_dt"]) > 1e-6:
+        yield f"timing says {timing['substeps']} substeps of {timing['physics_dt']} s in {timing['control_dt']} s"
+    actuators = [a["name"] for a in contract["actuators"]]
+    if contract["drive"] is None and names != actuators:
+        yield f"action.names are not the actuators in their order ({', '.join(actuators)})"
+    for what, values, wanted in _lengths(contract):
+        if len(values) != wanted:
+            yield f"{what} has {len(values)} entries, not {wanted}"
+            return  # what follows takes pairs apart
+    sizes = {name: sum(j[name][1] for j in joints) for name in ("qpos", "qvel")}
+    if len(contract["default_pose"]) != sizes["qpos"] or not 0 <= contract["root"] <= sizes["qpos"]:
+        yield f"default_pose and root do not fit the {sizes['qpos']} entries of qpos that the joints have"
+    sizes |= {"default": sizes["qpos"], "action": len(names)}
+    for term in contract["observation"]["terms"]:
+        yield from _term_problems(term, sizes, {c["name"]: c["size"] for c in contract["commands"]})
+    yield from _width_problems(contract)
+
+
+def _lengths(contract: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], int]]:
+    """(what, list, how many entries it must have)."""
+    action = contract["action"]
+    yield "action.clip", action["clip"], 2
+    for name in ("scale", "offset"):
+        yield f"action.{name}", action[name], len(action["names"])
+    for joint in contract["joints"]:
+        for name in ("qpos", "qvel"):
+            yield f"{name} of joint {joint['name']!r}", joint[name], 2
+        yield f"default of joint {joint['name']!r}", joint["default"], joint["qpos"][1]
+    for row in (c for c in contract["commands"] if c["range"] is not None):
+        yield f"range of command {row['name']!r}", row["range"], row["size"]
+        for pair in row["range"]:
+            yield f"a range of command {row['name']!r}", pair, 2
+    for term in contract["observation"]["terms"]:
+        yield f"clip of observation {term['name']!r}", term["clip"] or [0, 0], 2
+
+
+def _term_problems(term: Mapping[str, Any], sizes: Mapping[str, int], commands: Mapping[str, int]) -> Iterator[str]:
+    """What of a term's source is not there, or is of another size; `sizes` of the state's parts and the action."""
+    for kind, groups in parse(term["source"]):
+        if kind in ("part", "of"):
+            name, a, b = groups[-3], int(groups[-2]), int(groups[-1])
+            width = b - a if kind == "part" else _SIZES[groups[0]]
+            if not a < b <= sizes[name] or (kind == "of" and groups[0] != "mean" and b - a != 4):
+                yield f"observation {term['name']!r} reads {name}[{a}:{b}] of {sizes[name]} entries"
+        elif kind == "command":
+            width = commands.get(groups[0], 0)
+        else:
+            width = {"clock": 2, "hand": 3}.get(groups[0] if kind == "drive" else kind, sizes["action"])
+        if width != term["size"]:
+            yield f"observation {term['name']!r} has {term['size']} entries, {term['source']!r} makes {width}"
+
+
+def _width_problems(contract: Mapping[str, Any]) -> Iterator[str]:
+    """Where the network is said to be of other widths than what goes in and comes out."""
+    inputs, outputs = contract["onnx"]["inputs"], contract["onnx"]["outputs"]
+    held = [(contract["latent"], "size"), (contract["hierarchy"], "state")]
+    rows = [("obs", inputs, sum(t["size"] * t["history"] for t in contract["observation"]["terms"]))]
+    rows += [("action", outputs, len(contract["action"]["names"]))]
+    rows += [("z", inputs, part[key]) for part, key in held if part is not None]
+    for name, table, wanted in rows:
+        if table.get(name, 0) != wanted:
+            yield f"{name} of the network has {table.get(name, 0)} entries, the rest of the contract says {wanted}"
 
 
 def _check_drive(contract: Mapping[str, Any]) -> None:
@@ -332,11 +421,11 @@ class Runner:
     """An exported policy, skill or controller with its memory (held latent, clock).
 
     Args:
-      export_dir: folder with `contract.json`.
+      export_dir: folder with `contract.json`. edited: take one that was changed after export.
     """
 
-    def __init__(self, export_dir: str | Path) -> None:
-        self.folder, self.contract = Path(export_dir), load_contract(export_dir)
+    def __init__(self, export_dir: str | Path, edited: bool = False) -> None:
+        self.folder, self.contract = Path(export_dir), load_contract(export_dir, edited)
         try:
             import onnxruntime
         except ImportError as e:
@@ -364,7 +453,7 @@ class Runner:
           z: latent [size] of a skill; by default the first axis.
           seed: of goals and commands that are drawn, and of a planner's draws.
           commands: name -> [n, size], held as goals are, which may be among them as `goal`; those with a range are
-            drawn where none are given.
+            drawn where none are given, and clipped to it where they are (a warning on stderr says so).
         """
         told = dict(commands or {})
         goals = told.pop("goal", goals)
@@ -407,13 +496,14 @@ class Runner:
         for name in given:
             if name not in known:
                 raise ExportError(
-                    f"this {self.contract['kind']} takes no command {name!r}; it takes {', '.join(known)}"
+                    f"this {self.contract['kind']} takes no command {name!r}; it takes {_listed(self.commands)}"
                 )
         for i, (name, c) in enumerate(known.items()):
             if name in given:
                 asked[name] = np.atleast_2d(np.asarray(given[name], float))
                 if asked[name].ndim != 2 or asked[name].shape[1] != c["size"]:
                     raise ExportError(f"command {name!r} has {c['size']} entries ({c['unit']})")
+                asked[name] = _within(c, asked[name])
             elif c["range"] is not None:
                 low, high = np.asarray(c["range"]).T
                 asked[name] = np.random.default_rng((seed, 2 + i)).uniform(low, high, (1000, c["size"]))
@@ -673,6 +763,33 @@ class _Viewer:
         time.sleep(max(0.0, self.next - time.time()))
 
 
+def _within(command: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
+    """`values` [n, size] in the command's range, with a warning where they were not: training saw no others."""
+    if command["range"] is None:
+        return values
+    inside = np.clip(values, *np.asarray(command["range"]).T)
+    if not np.array_equal(inside, values, equal_nan=True):
+        print(f"warning: command {command['name']!r} is clipped to its range {command['range']}", file=sys.stderr)
+    return inside
+
+
+def _listed(commands: Mapping[str, Command]) -> str:
+    """What can be asked for: names, units, sizes."""
+    rows = [f"{name} ({c['size']} numbers, {c['unit']})" for name, c in commands.items()]
+    return ", ".join(rows) or "none"
+
+
+def _commands(texts: list[str], known: Mapping[str, Command]) -> dict[str, list[list[float]]]:
+    """name -> values, from `NAME=NUMBERS`."""
+    found = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ExportError(f"--command is NAME=NUMBERS, got {text!r}; this export takes {_listed(known)}")
+        found[name] = [_numbers(v) for v in values.split(";")]
+    return found
+
+
 def _numbers(text: str) -> list[float]:
     try:
         return [float(x) for x in text.split(",")]
@@ -691,6 +808,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--command", action="append", default=[], help='name=values: "command=1,0,0;0,0,1"')
     p.add_argument("--seed", type=int, default=0, help="of noise and of what is asked for, if not given")
     p.add_argument("--model", help="MJCF to run in, in place of the exported model")
+    p.add_argument("--edited", action="store_true", help="take a contract.json that was changed after export")
     p.add_argument("--view", action="store_true", help="show it")
     return p.parse_args(argv)
 
@@ -700,14 +818,13 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     if args.steps < 1 or args.latency < 0 or args.noise < 0:
         raise ExportError("--steps must be at least 1, --latency and --noise at least 0")
-    runner, model = Runner(args.export_dir), None
+    runner, model = Runner(args.export_dir, args.edited), None
     if args.model:
         import mujoco
 
         model = mujoco.MjModel.from_xml_path(args.model)
     goals = [_numbers(g) for g in args.goal.split(";")] if args.goal else None
-    asked = (text.partition("=") for text in args.command)
-    commands = {name: [_numbers(v) for v in values.split(";")] for name, _, values in asked}
+    commands = _commands(args.command, runner.commands)
     runner.reset(goals, _numbers(args.z) if args.z else None, args.seed, commands)
     extra = Disturbance(args.latency, args.noise, args.seed)
     view = _Viewer(runner.dt) if args.view else None

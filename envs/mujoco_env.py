@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from repertoire.envs.physics.batching import over_worlds
-from repertoire.envs.task import Task
+from repertoire.envs.task import Task, actuator_name
 from repertoire.envs.types import Array, Data, EnvSpec, Observation, ObsSpec, Physics, Start, State
 from repertoire.errors import unknown
 
@@ -41,7 +41,14 @@ def env_spec(task: Task, model: mujoco.MjModel) -> EnvSpec:
         episode_length=task.episode_length,
         model=source,
         model_sha256=sha256,
+        gains=actuator_gains(model),
     )
+
+
+def actuator_gains(model: mujoco.MjModel) -> dict[str, tuple[float, float, float]]:
+    """Name -> (gain, kp, kd) of every actuator, see `EnvSpec.gains`."""
+    rows = zip(model.actuator_gainprm[:, 0], -model.actuator_biasprm[:, 1], -model.actuator_biasprm[:, 2])
+    return {actuator_name(model, i): (float(g), float(kp) + 0.0, float(kd) + 0.0) for i, (g, kp, kd) in enumerate(rows)}
 
 
 def _observed(task: Task) -> ObsSpec:

@@ -6,7 +6,7 @@ Everything here is written for *one* world; many worlds are a `jax.vmap` away.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
@@ -177,6 +177,8 @@ class EnvSpec:
       parameters: with `discrete`, the number of continuous parameters of each choice: the action is then the vector
         [index, parameters of choice 0, of choice 1, ...], of which only those of the chosen one matter.
       reads: policy slices that a policy network reads, critics read all of theirs; (): all.
+      gains: actuator name -> (gain, kp, kd): its force is gain * ctrl - kp * position - kd * velocity; empty where the
+        actuators are not known.
     """
 
     name: str
@@ -193,6 +195,7 @@ class EnvSpec:
     model_sha256: str = ""
     parameters: tuple[int, ...] = ()
     reads: tuple[str, ...] = ()
+    gains: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 class State(struct.PyTreeNode):

@@ -187,4 +187,5 @@ def _spec(manifest: Mapping[str, Any]) -> EnvSpec:
         dt=told["dt"],
         physics_dt=told["physics_dt"],
         episode_length=1,
+        gains={name: tuple(row) for name, row in told.get("gains", {}).items()},
     )

@@ -61,7 +61,14 @@ class MacroEnv:
         """What a user should know of this combination, a line each."""
         below = [s for s in self.composer.skills if isinstance(s, StatefulSkill) and self.hold % s.hold]
         odd = (f"{s.name} decides every {s.hold} steps, and anew whenever it is called upon" for s in below)
-        return (*self.composer.notes, *(f"{line}: every {self.hold} here" for line in odd))
+        servos = any(kp or kd for _, kp, kd in self.env.spec.gains.values())
+        old = [s.name for s in self.composer.skills if servos and "gains" not in s.manifest["contract"]]
+        line = "does not say with which kp and kd it was trained: that they are those of the env is unchecked"
+        return (
+            *self.composer.notes,
+            *(f"{line}: every {self.hold} here" for line in odd),
+            *(f"{name} {line}" for name in old),
+        )
 
     def reset(self, key: Array) -> State:
         """Fresh episode."""

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
+from repertoire.envs.task import Task
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
@@ -67,6 +68,8 @@ def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep) -> RunDir:
     """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
     build.prepare(cfg)
     learner = build.learner_of(kind, cfg)
+    if kind != "imitate":
+        _check_reward(learner.env)
     done = session.open_run(kind, cfg, name)
     try:
         state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
@@ -75,6 +78,18 @@ def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep) -> RunDir:
     finally:
         done.close()
     return done
+
+
+def _check_reward(env: Any) -> None:
+    """`UserError` where all reward terms that the task knows have weight 0: nothing would be learned."""
+    task = getattr(getattr(env, "env", env), "task", None)
+    if not isinstance(task, Task) or task.tasks or any(task.weights.values()) or not task.known_terms():
+        return
+    terms = task.known_terms()
+    raise UserError(
+        f"env {task.name} pays nothing yet: give reward terms a weight, such as env.weights.{terms[0]}=1; it knows "
+        f"{', '.join(terms)}"
+    )
 
 
 def finish(run_dir: RunDir, learner: Any, state: Any) -> dict[str, Any]:

@@ -159,6 +159,15 @@ class Skill:
                 f"skill {self.name} does not fit env {spec.name}: an action of 1 is another control there; give it "
                 "the options that the skill was trained with (control_mode, action_scale)"
             )
+        for name, mine in contract.get("gains", {}).items():
+            its = spec.gains.get(name, mine)  # actuators of the scene may be others
+            if not np.allclose(mine, its, rtol=1e-5):
+                reads = "gain {:g}, kp {:g}, kd {:g}"
+                raise UserError(
+                    f"skill {self.name} does not fit env {spec.name}: it was trained with {reads.format(*mine)} of "
+                    f"actuator {name}, the env has {reads.format(*its)}; give it the gains that the skill was trained "
+                    "with (env.kp, env.kd)"
+                )
         model = contract.get("model")
         if model is not None and spec.model_sha256 and model["sha256"] != spec.model_sha256:
             raise UserError(
@@ -192,6 +201,7 @@ def contract(spec: EnvSpec, features: tuple[str, ...] | None = None) -> dict[str
         "action_high": list(spec.action_high),
         "dt": spec.dt,
         "physics_dt": spec.physics_dt,
+        **({"gains": {name: list(row) for name, row in spec.gains.items()}} if spec.gains else {}),
         **({"model": {"file": spec.model, "sha256": spec.model_sha256}} if spec.model_sha256 else {}),
     }
 

@@ -26,6 +26,16 @@ def fails(capsys, *args):
     return lines[0]
 
 
+def test_the_headline_does_not_flatter_a_set_that_stands_still():
+    from repertoire.scripts.train_skills import _headline
+
+    still = {"reach_m": 0.0527, "random_reach_m": 0.049, "goal_reached_3m": 1.0, "goal_range_m": 0.0527}
+    assert _headline(still) == "reach_m 0.0527 (random actions 0.049)"
+    far = {"reach_m": 9.0, "random_reach_m": 0.5, "goal_reached_3m": 0.8, "goal_range_m": 9.0}
+    assert _headline(far) == "reach_m 9 (random actions 0.5), goal_reached_3m 0.8"
+    assert _headline({"held_out_accuracy": 0.5}) == "held_out_accuracy 0.5"
+
+
 def test_help_answers_in_under_a_second():
     best = min(_timed([sys.executable, "-m", "repertoire.scripts.cli", "--help"]) for _ in range(3))
     assert best < 1.0

@@ -201,6 +201,22 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda c: c.update(schema=99), "schema 99, this runner reads 2"),
     (lambda c: c["observation"]["terms"][0].update(source="magic"), "cannot read observation 'posture'"),
     (lambda c: c["onnx"].update(sha256="0"), "model.onnx is not the file"),
+    (lambda c: c["onnx"].update(file="../exp/model.onnx"), "'../exp/model.onnx' is no file of the export's own folder"),
+    (lambda c: c["action"].update(scale=[1.0]), "action.scale has 1 entries, not 8"),
+    (lambda c: c["action"].update(clip=[]), "action.clip has 0 entries, not 2"),
+    (lambda c: c["timing"].update(substeps=0), "timing says 0 substeps of 0.01 s in 0.05 s"),
+    (lambda c: c["default_pose"].pop(), "default_pose and root do not fit the 15 entries of qpos"),
+    (lambda c: c["joints"][0].update(qpos=[0]), "qpos of joint 'root' has 1 entries, not 2"),
+    (lambda c: c["actuators"].reverse(), "action.names are not the actuators in their order"),
+    (lambda c: c["commands"][0]["range"].pop(), "range of command 'goal' has 1 entries, not 2"),
+    (lambda c: c.update(commands=[]), "'command.goal - qpos.0:2.' makes 0"),
+    (lambda c: c["hierarchy"].update(state=3), "z of the network has 1 entries, the rest of the contract says 3"),
+    (lambda c: c["observation"]["terms"].pop(0), "obs of the network has 29 entries, the rest of the contract says 16"),
+    (lambda c: c["observation"]["terms"][0].update(source="qpos[3:99]"), r"reads qpos\[3:99\] of 15 entries"),
+    (lambda c: c["observation"]["terms"][0].update(source="gravity(qpos[3:5])"), r"reads qpos\[3:5\] of 15"),
+    (lambda c: c["observation"]["terms"][0].update(source="action"), "'posture' has 13 entries, 'action' makes 8"),
+    (lambda c: c["observation"]["terms"].reverse(), "was edited after export: export again, or .* --edited"),
+    (lambda c: c["actuators"][0].update(kp=1.0), "was edited after export"),
 ]
 
 
@@ -210,6 +226,18 @@ def test_a_broken_contract_is_an_error(copy: Path, change: Callable[[dict[str, A
     with pytest.raises(UserError, match=message) as e:
         load_contract(copy)
     assert "\n" not in str(e.value)
+
+
+def test_an_edited_contract_is_taken_at_ones_own_risk(copy: Path) -> None:
+    path = copy / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))  # laid out otherwise, and the same
+    whole = runner.load_contract(copy)
+    edit(copy, lambda c: c["provenance"].update(note="mine"))
+    assert runner.load_contract(copy, edited=True)["provenance"]["note"] == "mine"
+    done = standalone(copy, ".", "--steps", "1", "--edited")
+    assert done.returncode == 0, done.stderr
+    edit(copy, lambda c: (c.pop("digest"), c["provenance"].pop("note")))  # an export from before there were digests
+    assert runner.load_contract(copy) == whole
 
 
 def test_changed_and_missing_files_are_errors(copy: Path, tmp_path: Path) -> None:
@@ -297,7 +325,7 @@ def test_a_robot_with_servos_history_and_commands(joystick: Path, walker: Mujoco
     assert figures["passed"] and figures["closed_loop"]["observation_error"] < 1e-5
 
 
-def test_the_runner_remembers_and_takes_commands(joystick: Path) -> None:
+def test_the_runner_remembers_and_takes_commands(joystick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = runner.Runner(joystick)
     run.reset(commands={"command": [[1, 0, 0], [0, 0, 1]]})
     out = run.simulate(251)
@@ -305,15 +333,25 @@ def test_the_runner_remembers_and_takes_commands(joystick: Path) -> None:
     gravity = out["obs"][:3, :6].reshape(3, 2, 3)  # oldest first
     np.testing.assert_allclose(gravity[0], [[0, 0, -1]] * 2, atol=1e-6)
     np.testing.assert_array_equal(gravity[1:, 0], gravity[:-1, 1])
-    before = out["obs"][1:3, 64:88].reshape(2, 2, 12)[:, 1]
+    before = out["obs"][1:3, 60:84].reshape(2, 2, 12)[:, 1]
     np.testing.assert_array_equal(before, out["action"][:2])
     run.reset(seed=3)
     drawn = run.command()["command"]
     assert (np.abs(drawn) <= [1.5, 0.5, 1]).all() and drawn.any()
-    with pytest.raises(runner.ExportError, match="takes no command 'speed'; it takes command"):
+    with pytest.raises(runner.ExportError, match=r"no command 'speed'; it takes command \(3 numbers, m/s, rad/s\)"):
         run.reset(commands={"speed": [1]})
     with pytest.raises(runner.ExportError, match="command 'command' has 3 entries"):
         run.reset(commands={"command": [1]})
+    capsys.readouterr()
+    run.reset(commands={"command": [[9, 0, -2], [1, 0, 0]]})  # the policy never saw more than its range
+    np.testing.assert_array_equal(run.asked["command"], [[1.5, 0, -1], [1, 0, 0]])
+    warned = capsys.readouterr().err
+    assert warned.startswith("warning: command 'command' is clipped to its range [[-1") and warned.count("\n") == 1
+    run.reset(commands={"command": [1.5, 0.5, -1]})
+    assert capsys.readouterr().err == ""
+    run.commands = {}
+    with pytest.raises(runner.ExportError, match=r"takes no command 'speed'; it takes none$"):
+        run.reset(commands={"speed": [1]})
 
 
 def reordered(xml: Path) -> mujoco.MjModel:
@@ -343,7 +381,7 @@ def test_names_not_indices(exported: Path, copy: Path) -> None:
     np.testing.assert_allclose(trajectories[1]["qpos"], trajectories[0]["qpos"], atol=1e-4)
     np.testing.assert_allclose(trajectories[1]["ctrl"], trajectories[0]["ctrl"], atol=1e-3)
     edit(copy, lambda c: c["model"].update(mujoco="0.0"))  # another MuJoCo than the binary's: the XML serves
-    other = runner.Runner(copy)
+    other = runner.Runner(copy, edited=True)
     other.reset(goals=[3, 4])
     np.testing.assert_allclose(other.simulate(8)["qpos"], trajectories[0]["qpos"], atol=1e-9)
     with pytest.raises(runner.ExportError, match="no joint 'root'"):
@@ -383,6 +421,7 @@ def test_a_robot_needs_no_mujoco(copy: Path) -> None:
         ((".", "--z", "1,0"), "this controller takes no latent"),
         ((".", "--goal", "1,2,3"), "a goal has 2 entries"),
         ((".", "--goal", "here"), "'here' is no list of numbers"),
+        ((".", "--command", "1,0,0"), "--command is NAME=NUMBERS, got '1,0,0'; this export takes goal (2 numbers, m)"),
         ((".", "--steps", "0"), "--steps must be at least 1"),
     ],
 )

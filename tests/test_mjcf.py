@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -10,6 +13,8 @@ import pytest
 
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.high_level.macro_env import MacroEnv
+from repertoire.scripts import cli
 from repertoire.skills.skill import Skill, contract
 
 CRAWLER = """
@@ -102,7 +107,9 @@ def test_slices_read_what_they_name(files):
     np.testing.assert_allclose(seen["body_front"], [1.0, 2.15, 0.5], atol=1e-6)
     np.testing.assert_allclose(seen["body_vel_trunk"], [0.3, 0, 0], atol=1e-6)
     np.testing.assert_allclose(seen["joint_root"], qpos[:7])
-    assert env.task.coverage_cells == {"body_front": 0.1}
+    assert env.task.coverage_cells == {"position": 1.0, "body_front": 0.1}  # beside what all tasks count
+    none = crawler(files, features=["body:front"], coverage={"position": None, "body_front": 0.2})
+    assert none.coverage_cells == {"body_front": 0.2}
 
 
 def test_position_control_of_motors(files):
@@ -190,6 +197,49 @@ def test_the_fingerprint_is_of_the_content(files, tmp_path):
         skill.fits(heavier)
 
 
+def test_a_floor_shows_motion_and_changes_no_physics(files, tmp_path):
+    (tmp_path / "alone.xml").write_text(CRAWLER.replace('<geom name="floor" type="plane" size="20 20 1"/>', ""))
+    alone = registry.make_task("mjcf", file=str(tmp_path / "alone.xml"), floor=True).model
+    whole = crawler(files).model
+    assert alone.geom_matid[0] >= 0 and alone.mat_texid[alone.geom_matid[0]].max() == 0 and alone.ntex == 1
+    assert np.ptp(alone.tex_data) > 50  # a checker, not one grey
+    assert alone.nlight == 1 and whole.nlight == 0
+    lit = CRAWLER.replace("<worldbody>", '<worldbody><light pos="0 0 3"/>')
+    (tmp_path / "lit.xml").write_text(lit)
+    assert registry.make_task("mjcf", file=str(tmp_path / "lit.xml"), floor=True).model.nlight == 1
+    ends = []
+    for model in (alone, whole):
+        data = mujoco.MjData(model)
+        mujoco.mj_resetDataKeyframe(model, data, 0)
+        mujoco.mj_step(model, data, nstep=100)
+        ends.append(data.qpos.copy())
+    np.testing.assert_allclose(*ends, atol=1e-9)
+
+
+def test_a_skill_fits_the_gains_that_it_was_trained_with(files):
+    def spec(**options):
+        return registry.make_spec("mjcf", file=files["crawler"], control_mode="position", **options)
+
+    trained, softer = spec(kp=8.0, kd=0.3), spec(kp=4.0, kd=0.3)
+    assert trained.gains == {"hip": (8.0, 8.0, 0.3), "tail": (8.0, 8.0, 0.3)}
+    skill = Skill({"name": "crawl", "contract": json.loads(json.dumps(contract(trained)))}, {})
+    skill.fits(trained)
+    with pytest.raises(UserError, match=r"with gain 8, kp 8, kd 0.3 of actuator hip, the env has gain 4, kp 4"):
+        skill.fits(softer)
+    with pytest.raises(UserError, match=r"kd 0\.5"):
+        skill.fits(spec(kp=8.0, kd=0.5))
+    old = Skill({"name": "old", "contract": {k: v for k, v in contract(trained).items() if k != "gains"}}, {})
+    old.fits(softer)  # an entry from before gains were kept
+
+    def notes(kept, env_spec):
+        composer = SimpleNamespace(skills=(kept,), notes=())
+        return MacroEnv.notes.fget(SimpleNamespace(env=SimpleNamespace(spec=env_spec), composer=composer, hold=1))
+
+    (note,) = notes(old, softer)
+    assert "old does not say with which kp and kd" in note
+    assert notes(skill, trained) == () and notes(old, registry.make_spec("ant")) == ()  # motors have no kp
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -218,6 +268,16 @@ def test_one_line_says_what_is_wrong(files, name, options, message):
     with pytest.raises(UserError, match=message) as caught:
         registry.make_spec("mjcf", file=files[name], **options)
     assert "\n" not in str(caught.value)
+
+
+def test_training_where_nothing_is_rewarded_is_one_line(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for weights in ([], ["env.weights.alive=0"]):
+        with pytest.raises(SystemExit):
+            cli.main(["train", "env=mjcf", f"model={files['crawler']}", *weights])
+        error = capsys.readouterr().err
+        assert "env mjcf pays nothing yet" in error and "env.weights.forward=1; it knows forward, alive" in error
+        assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
 def test_missing_files(tmp_path, monkeypatch):

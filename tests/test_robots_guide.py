@@ -31,7 +31,7 @@ def test_the_guide_walks(tmp_path, monkeypatch, capsys):
     (xml,) = re.findall(r"^```xml\n(.*?)^```", GUIDE, re.M | re.S)
     Path("robot.xml").write_text(xml)
     walked = commands()
-    assert [c[0] for c in walked] == ["train-skills", "rollout", "skills", "train", "export"]
+    assert [c[0] for c in walked] == ["train-skills", "rollout", "skills", "train", "train-controller", "export"]
     for verb, *args in walked:
         cli.main([verb, *args, *(SHORT if verb.startswith("train") else ["count=2"] if verb == "rollout" else [])])
     printed = capsys.readouterr().out

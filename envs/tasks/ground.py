@@ -17,12 +17,7 @@ GROUNDS = ("flat", "rough")
 def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
     """Add a light and the geom `floor` to a robot's `spec`; `roughness` is the largest height of `rough` ground, m."""
     spec.visual.headlight.ambient = [0.5, 0.5, 0.5]
-    spec.add_texture(
-        name="grid", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=[0.9, 0.9, 0.9], rgb2=[0.8, 0.8, 0.8], width=256, height=256,
-    )  # fmt: skip
-    material = spec.add_material(name="grid", texrepeat=[40, 40])
-    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "grid"
+    checker(spec, "grid")
     spec.worldbody.add_light(pos=[0, 0, 10], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
     floor = {"name": "floor", "material": "grid", "rgba": [1, 1, 1, 1], "group": 0, "condim": 3, "friction": [0, 0, 0]}
     floor |= {"contype": 1, "conaffinity": 0}  # the robot's shapes decide on friction, and touch nothing else
@@ -38,6 +33,16 @@ def add(spec: mujoco.MjSpec, kind: str, roughness: float) -> None:
     )
     floor |= {"material": "", "rgba": [0.5, 0.5, 0.45, 1]}
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", **floor)
+
+
+def checker(spec: mujoco.MjSpec, name: str, dark: float = 0.8, repeat: float = 40) -> None:
+    """Add the material `name` to `spec`: squares of light and `dark` grey, two by two, `repeat` times along a plane."""
+    spec.add_texture(
+        name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.9, 0.9, 0.9], rgb2=[dark, dark, dark], width=256, height=256,
+    )  # fmt: skip
+    material = spec.add_material(name=name, texrepeat=[repeat, repeat])
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
 
 
 def rough_heights() -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from repertoire.envs.task import at_least
+from repertoire.envs.task import Task, at_least
 from repertoire.envs.tasks.mjcf_robot import MjcfRobot, names
 from repertoire.envs.tasks.mjcf_slices import Seen, Slices, ask_for_sensors, slice_name
 from repertoire.envs.types import Array, Data, ObsSpec
@@ -35,7 +35,8 @@ class Mjcf(MjcfRobot):
     Attributes:
       policy, privileged, features: slices (see `mjcf_slices`) of the policy, those that only the critic sees beside
         them, and those that objectives see; None: what suits the root.
-      coverage: feature slice -> side of the cells in which its coverage is counted, in its own unit.
+      coverage: feature slice -> side of the cells in which its coverage is counted, in its own unit, beside those of
+        `coverage_cells` of all tasks (`position: 1.0`); None leaves one out.
       terminate: end the episode when the root has fallen: it tilts by more than `max_tilt` deg or sinks below
         `min_height` m.
     """
@@ -43,7 +44,7 @@ class Mjcf(MjcfRobot):
     policy: tuple[str, ...] | None = None
     privileged: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
-    coverage: Mapping[str, float] = field(default_factory=lambda: {"position": 1.0})
+    coverage: Mapping[str, float | None] = field(default_factory=dict)
     terminate: bool = False
     max_tilt: float = 60.0
     min_height: float | None = None
@@ -56,10 +57,12 @@ class Mjcf(MjcfRobot):
         """Adds what is seen and rewarded."""
         self._adopt(**{k: names(k, getattr(self, k)) for k in ("policy", "privileged", "features")})
         super().__post_init__()
-        at_least(self.name, 1e-9, **{f"coverage.{k}": v for k, v in self.coverage.items()})
+        cells = {**Task.coverage_cells, **{slice_name(k): v for k, v in self.coverage.items()}}
+        cells = {k: v for k, v in cells.items() if v is not None}
+        at_least(self.name, 1e-9, **{f"coverage.{k}": v for k, v in cells.items()})
         self._adopt(
             fields=("sensordata",) if self.model.nsensor else (),
-            coverage_cells={slice_name(k): v for k, v in self.coverage.items()},
+            coverage_cells=cells,
             fall_tilt_deg=self.max_tilt,
             fall_height_m=self.min_height,
             weights={k: float(w) for k, w in self.weights.items() if w},

@@ -10,9 +10,12 @@ import numpy as np
 
 from repertoire.envs import menagerie
 from repertoire.envs.task import actuator_name
+from repertoire.envs.tasks import ground
 from repertoire.errors import UserError, unknown
 
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+#: Half-width of the plane of `env.floor`, m.
+FLOOR = 40
 _JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
@@ -119,6 +122,17 @@ def servo(spec: mujoco.MjSpec, model: mujoco.MjModel, i: int, kp: float, kd: flo
     actuator.ctrllimited = bool(model.jnt_limited[joint])
     if model.jnt_limited[joint]:
         actuator.ctrlrange = model.jnt_range[joint]
+
+
+def add_floor(spec: mujoco.MjSpec) -> None:
+    """A checkered plane at height 0, so that motion shows, and a light where the model has none."""
+    name = "repertoire_floor"
+    ground.checker(spec, name, dark=0.5, repeat=4 * FLOOR)  # squares of 0.25 m
+    plane = mujoco.mjtGeom.mjGEOM_PLANE
+    spec.worldbody.add_geom(type=plane, size=[FLOOR, FLOOR, 1], material=name, rgba=[1, 1, 1, 1])
+    if not spec.lights:
+        sun = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+        spec.worldbody.add_light(pos=[0, 0, 10], dir=[0.3, 0.2, -1], type=sun)
 
 
 def is_servo(model: mujoco.MjModel, i: int) -> bool:

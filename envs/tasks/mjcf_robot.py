@@ -111,7 +111,7 @@ class MjcfRobot(Robot):
         """The editable model: the file's, with the floor and servos that the options ask for."""
         spec, model = mjcf_model.load(self.file), self._original[0]
         if self.floor:
-            spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[40, 40, 1], rgba=[0.8, 0.8, 0.8, 1])
+            mjcf_model.add_floor(spec)
         if self.control_mode == "position":
             self._drive(spec, model)
         mjcf_model.hold_others(spec, model, self._chosen, self._rest)
