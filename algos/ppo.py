@@ -117,6 +117,13 @@ class Batch(NamedTuple):
     target: Array  # [B, C] returns divided by their running scale
 
 
+#: Largest log ratio that counts.
+LOG_RATIO = 20.0
+#: Times its advantage, the most that a bad mirror image is charged (dual clip, arXiv 1912.09729): it may lie far in the
+#: tail of what the policy draws, where a small step of the mean multiplies the ratio by thousands.
+IMAGE_BOUND = 3.0
+
+
 def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> tuple[Array, Metrics]:
     """Clipped surrogate + squared value error + entropy bonus, averaged over the minibatch.
 
@@ -133,6 +140,8 @@ def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> 
     value_loss = 0.5 * jnp.square(values - batch.target).sum(-1).mean()
     entropy = nets.head.entropy(logits, extra).mean()
     drawn = len(kl) // 2 if config.symmetry else len(kl)
+    if config.symmetry:
+        surrogate = surrogate.at[drawn:].max(IMAGE_BOUND * jnp.minimum(batch.advantage[drawn:], 0.0))
     total = -surrogate.mean() + value_loss - config.entropy * entropy
     return total, {
         "loss/policy": -surrogate.mean(),
@@ -146,7 +155,7 @@ def loss(params: Params, nets: ActorCritic, batch: Batch, config: PPOConfig) -> 
 def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: float) -> tuple[Array, ...]:
     """(surrogate, KL estimate, clipped flag) of one sample; KL is Schulman's k3: r - 1 - log r >= 0."""
     log_ratio = log_prob - old_log_prob
-    ratio = jnp.exp(log_ratio)
+    ratio = jnp.exp(jnp.minimum(log_ratio, LOG_RATIO))  # an infinite one has no gradient
     bounded = jnp.clip(ratio, 1 - clip, 1 + clip)
     surrogate = jnp.minimum(ratio * advantage, bounded * advantage)
     return surrogate, ratio - 1 - log_ratio, (jnp.abs(ratio - 1) > clip).astype(jnp.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from repertoire.algos import advantages, ppo
+from repertoire.envs import registry
 
 NO = jnp.zeros(3, bool)
 
@@ -95,3 +96,20 @@ def test_whole_steps_are_discounted_as_ever_to_the_last_bit():
         before = advantages.channel_gae(r, v, nv, terminated, cut, 0.97**5, 0.95)
         after = advantages.channel_gae(r, v, nv, terminated, cut, 0.97**5, 0.95, whole)
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_mirror_image_far_in_the_tail_cannot_blow_the_loss_up():
+    """Its ratio is infinite in float32 and its advantage negative: charged three times, with a finite gradient."""
+    spec = registry.make_spec("point")
+    config = ppo.PPOConfig(hidden=(4,), symmetry=True)
+    nets = ppo.actor_critic(spec, 0, 1, config)
+    params = nets.init(jax.random.key(0))
+    size = spec.obs.size("policy")
+    inputs, advantage = jnp.ones((4, size)), jnp.array([1.0, -1, -2, -1])
+    batch = ppo.Batch(inputs, inputs, jnp.zeros((4, 2)), jnp.zeros(4), advantage, jnp.zeros((4, 1)))
+    logits = nets.policy.apply(params["policy"]["net"], batch.policy_in)
+    now = nets.head.log_prob(batch.action, logits, params["policy"]["head"])
+    batch = batch._replace(log_prob=now + jnp.array([0.0, 0, -200, 0]))
+    grads, metrics = jax.grad(ppo.loss, has_aux=True)(params, nets, batch, config)
+    assert float(metrics["loss/policy"]) == pytest.approx(-(1 - 1 - 3 * 2 - 1) / 4, rel=1e-5)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
