@@ -131,7 +131,7 @@ def cell(values: Sequence[float]) -> comparison.Cell:
 
 def _caption(cfg: Mapping[str, Any]) -> str:
     return (
-        f"`repertoire compare comparison={cfg['name']}`: {human(cfg['total_steps'])} env steps, {cfg['seeds']} seeds, "
+        f"Comparison `{cfg['name']}`: {human(cfg['total_steps'])} env steps, {cfg['seeds']} seeds, "
         "interquartile mean and 95 % stratified bootstrap interval over seeds."
     )
 
