@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.files import read_json
-from repertoire.experiment.run_dir import RunDir, first_difference
+from repertoire.experiment.run_dir import RunDir, first_difference, untrained
 from repertoire.scripts import config, pinning
 
 #: Verbs whose runs can be compared.
@@ -147,7 +147,7 @@ def _library(cfg: Mapping[str, Any]) -> str:
 
 def finished(job: Job) -> bool:
     """Whether the run is there, evaluated and as long as asked for. Raises `UserError` for a run of other settings."""
-    if not (job.path / "manifest.json").exists():
+    if not (job.path / "manifest.json").exists() or untrained(job.path):
         return False
     made = RunDir.open(job.path).config
     difference = first_difference(made, pinning.pinned(job.config, job.verb), UNSEEN)

@@ -110,6 +110,15 @@ def test_arms_that_say_nothing_sensible_are_named(changed, message):
         arms.plan({**cfg, **changed})
 
 
+def test_a_run_that_never_trained_is_made_anew_one_that_did_is_kept(tmp_path):
+    (job, _) = arms.plan(settings(tmp_path / "out"))
+    RunDir.create_or_resume(job.path, kind=job.verb, config={**job.config, "num_seeds": 5}).close()
+    assert not arms.finished(job)
+    (job.path / "metrics.jsonl").write_text('{"update": 1}\n')
+    with pytest.raises(UserError, match="was made with num_seeds=5"):
+        arms.finished(job)
+
+
 @pytest.mark.slow
 def test_compare_trains_what_is_missing_and_gives_the_same_table_again(tmp_path, capsys):
     out = tmp_path / "out"
