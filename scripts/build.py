@@ -29,7 +29,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import pinning
+from repertoire.scripts import checks, pinning
 from repertoire.skills import adapters, commands
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
@@ -41,17 +41,9 @@ ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACCo
 
 
 def prepare(config: Config) -> None:
-    """Types of what every run has, numerics and the compilation cache, before anything is compiled."""
-    for name in ("seed", "num_seeds", "checkpoint_every", "eval_every"):
-        if name in config:
-            typed(name, config[name], int)
-    steps = config.get("total_steps", 1)
-    if isinstance(steps, bool) or not isinstance(steps, int | float) or steps != int(steps):
-        raise UserError(f"total_steps must be a whole number, got {steps!r}")
+    """Check what every run has, set numerics and the compilation cache, before anything is compiled."""
+    checks.settings(config)
     precision = str(config.get("matmul_precision", "highest"))
-    allowed = ("default", "high", "highest")
-    if precision not in allowed:
-        raise unknown("matmul_precision", precision, allowed)
     jax.config.update("jax_default_matmul_precision", None if precision == "default" else precision)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "repertoire" / "jax"))
     jax.config.update("jax_compilation_cache_dir", cache)

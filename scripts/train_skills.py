@@ -31,10 +31,11 @@ def run(cfg: dict[str, Any]) -> RunDir:
     build.prepare(cfg)
     learner = build.learner_of(KIND, cfg)  # evaluates: in episodes that begin as the env says
     trained = build.learner_of(KIND, cfg, starting.env_of(cfg)) if cfg["starts"]["skills"] else learner
+    compiled = session.programs(cfg, trained)
     done = session.open_run(KIND, cfg, f"skills-{_default_name(cfg)}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
-        state = session.train(done, trained, evaluate)
+        state = session.train(done, trained, compiled, evaluate)
         finish(done, learner, state)
     finally:
         done.close()

@@ -65,6 +65,20 @@ def _timed(command):
         (["train-skills", "algo.target_kl=0.01", "algo.lr_final=0.2"], "needs algo.lr_final=1"),
         (["train-skills", "objective=smerl", "objective.inner_options={mask:20}"], "cannot set mask"),
         (["train-skills", "num_seeds=0"], "num_seeds must be at least 1"),
+        (["train-skills", "seed=-1"], "seed must be at least 0, got -1"),
+        (["train-skills", "eval_every=-1"], "eval_every must be at least 0"),
+        (["train-skills", "logging.trackers=[wandbb]"], "did you mean 'wandb'"),
+        (["train-skills", "logging.quiet=maybe"], "logging.quiet must be true or false"),
+        (["train-skills", "name=a/b"], "skill name 'a/b': use letters"),
+        (["train-skills", "name=bad@1"], "skill name 'bad@1': use letters"),
+        (["train", "env=point", "name=7"], "name must be a word, got 7"),
+        (["train-skills", "library=file"], "file is a file; set library=DIR"),
+        (["train-controller", "library=file/inside", "skills=[a]"], "file is a file; set library=DIR"),
+        (["train-skills", "video=maybe"], "video must be true or false, got 'maybe'"),
+        (
+            ["train-skills", "env=ant", "channels.style={terms:[oriention],weight:0.5}"],
+            "channels.style.terms: env ant has no reward terms",
+        ),
         (["train-skills", "matmul_precision=low"], "unknown matmul_precision"),
         (["train-skills", "physics=warp"], "needs an NVIDIA GPU"),
         (["train-skills", "physics=natve"], "did you mean 'native'"),
@@ -100,12 +114,13 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
     if says.startswith("needs an NVIDIA") and _gpu():
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     if args[0] == "train-controller" and not any(a.startswith("skills") for a in args):
         _library(tmp_path)
         args = [*args, "skills=[point-metra]", "task=point_maze"]
     assert says in fails(capsys, *args)
-    left = {p.name for p in tmp_path.iterdir()} - {"library"}
-    assert left <= {"runs"}, left  # nothing made for a run that never began
+    left = {p.name for p in tmp_path.iterdir()} - {"library", "file"}
+    assert not left, left  # nothing made for a run that never began
 
 
 def _gpu():
