@@ -37,9 +37,16 @@ def at_least(name: str, value: float, least: float) -> None:
 
 
 def at_least_one(config: object, prefix: str, *names: str) -> None:
-    """`UserError` for the first of the attributes `names` of `config` below 1; they are `prefix`.name to the user."""
+    """`UserError` for the first of the attributes `names` of `config` below 1; they are `prefix`.name to the user.
+
+    Of a tuple every entry counts.
+    """
     for name in names:
-        at_least(f"{prefix}.{name}", getattr(config, name), 1)
+        value = getattr(config, name)
+        if not isinstance(value, tuple):
+            at_least(f"{prefix}.{name}", value, 1)
+        for i, entry in enumerate(value if isinstance(value, tuple) else ()):
+            at_least(f"{prefix}.{name}[{i}]", entry, 1)
 
 
 def positive(config: object, prefix: str, *names: str) -> None:

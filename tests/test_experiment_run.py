@@ -177,7 +177,18 @@ def test_write_errors_are_one_clear_line(tmp_path, monkeypatch, code, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_place_that_cannot_be_made_is_one_clear_line():
+    with pytest.raises(UserError, match=r"cannot write /proc/nope: no folder is or can be made there"):
+        make("/proc/nope")
+
+
 def test_guard_reads_wrapped_library_errors():
+    with pytest.raises(OSError, match="later"), files.guard_writes("x"):  # what was looked for and missed on the way
+        try:
+            raise FileNotFoundError("cache")
+        except FileNotFoundError:
+            raise OSError("later") from None
     with pytest.raises(UserError, match="disk is full"), files.guard_writes("x"):
         try:
             raise ValueError("RESOURCE_EXHAUSTED: write failed [No space left on device]")
