@@ -50,6 +50,22 @@ def prepare(config: Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def check(config: Config) -> None:
+    """`prepare`, and the learner's own settings: all that can be judged without an env."""
+    prepare(config)
+    if "algo" in config:
+        algo_of(config)
+
+
+def algo_of(config: Config) -> tuple[str, Any]:
+    """Name and settings of the learner of a config."""
+    settings = dict(config["algo"])
+    name = settings.pop("name", "ppo")
+    if name not in ALGOS:
+        raise unknown("algo.name", name, ALGOS)
+    return name, dataclass_of(ALGOS[name][0], settings, "algo")
+
+
 def dataclass_of(cls: type, values: Config, kind: str) -> Any:
     """`cls(**values)` with unknown names and wrong types answered in one line; lists become tuples."""
     hints = typing.get_type_hints(cls)
@@ -71,12 +87,7 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
     if kind == "imitate":
         return imitator_of(config, env or env_of(config))
-    settings = dict(config["algo"])
-    name = settings.pop("name", "ppo")
-    if name not in ALGOS:
-        raise unknown("algo.name", name, ALGOS)
-    settings_type, learner = ALGOS[name]
-    algo = dataclass_of(settings_type, settings, "algo")
+    name, algo = algo_of(config)
     env, objective, features = env or env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
@@ -87,7 +98,7 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
     updates = _updates(config, algo.envs * algo.rollout * getattr(env, "hold", 1))
     extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
-    return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
+    return ALGOS[name][1](env, algo, objective, features, updates, tasks_of(config), **extra)
 
 
 def imitator_of(config: Config, env: Any) -> Imitator:

@@ -59,6 +59,11 @@ def _timed(command):
         (["train-skills", "total_steps=many"], "total_steps must be a whole number, got 'many'"),
         (["train-skills", "eval_every=ten"], "eval_every must be a whole number, got 'ten'"),
         (["train-skills", "algo.hidden=128"], "algo.hidden must be a list, got 128"),
+        (["train-skills", "algo.hidden=[256,-1]"], "algo.hidden[1] must be at least 1, got -1"),
+        (["train", "algo=sac", "algo.hidden=[0]"], "algo.hidden[0] must be at least 1, got 0"),
+        (["train-skills", "objective.hidden=[8,0]"], "objective.hidden[1] must be at least 1, got 0"),
+        (["train-skills", "objective=csd", "objective.density_hidden=[-8]"], "objective.density_hidden[0] must be"),
+        (["imitate", "dagger.hidden=[0]"], "dagger.hidden[0] must be at least 1"),
         (["train-skills", "objective.hidden=128"], "objective.hidden must be a list, got 128"),
         (["train-skills", "objective.lr=abc"], "objective.lr must be a number, got 'abc'"),
         (["train-skills", "objective.skills=2.5"], "objective.skills must be a whole number, got 2.5"),
@@ -83,6 +88,14 @@ def _timed(command):
         (["train-skills", "physics=warp"], "needs an NVIDIA GPU"),
         (["train-skills", "physics=natve"], "did you mean 'native'"),
         (["train-skills", "-m", "launcher=slrum", "seed=0,1"], "did you mean 'slurm'"),
+        (["train-skills", "-m", "env=point", "objective=metra,diany"], "did you mean 'diayn'"),
+        (["train-skills", "-m", "env=point", "seed=0,x"], "seed must be a whole number, got 'x'"),
+        (["train-skills", "-m", "env=point", "algo.hidden=[8],[0]"], "algo.hidden[0] must be at least 1"),
+        (["train-skills", "-m", "algo.gamma=0.9,0.99", "sede=1,2"], "did you mean 'seed'"),
+        (["train-skills", "-m", "algo.gamma=interval(0,1)"], "goes through listed values or a range"),
+        (["train-skills", "-m", "seed=0,1", "env.x=a[b"], "cannot read 'env.x=a[b'"),
+        (["train-skills", "env=ant,point"], "env=ant,point is a sweep: add -m"),
+        (["train-skills", "env=ant", "seed=0,1"], "seed=0,1 is a sweep: add -m"),
         (["train-skills", "nonsense"], "settings are written key=value"),
         (["train-controller", "skills=[nobody]", "library=/nonexistent"], "is empty"),
         (["train-controller", "controller.mode=laten"], "did you mean"),
@@ -143,6 +156,13 @@ def _skill():
 
     learner = build.learner_of("train-skills", config.compose("train_skills", TINY))
     return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
+
+
+def test_jobs_of_a_sweep_are_all_combinations():
+    found = config.jobs("train_skills", ["launcher=slurm", "objective=glob(metra_*)", "seed=range(0,2)", "a='x,y'"])
+    assert found == [
+        [f"objective={o}", f"seed={s}", "a='x,y'"] for o in ("metra_discrete", "metra_position") for s in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "benchmark"])
