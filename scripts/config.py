@@ -164,7 +164,8 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
 
     if isinstance(error, OverrideParseException):
         return UserError(
-            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :"
+            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :, and "
+            "others around the whole for the shell, as in 'overrides=[\"algo.envs=32\"]'"
         )
     for override, parsed in zip(overrides, _parsed(name, overrides), strict=True):
         if parsed.is_sweep_override():

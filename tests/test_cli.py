@@ -120,6 +120,7 @@ def _timed(command):
         (["skills", "show", "nobody", "library=/nonexistent"], "is empty"),
         (["compare", "comparison=disc", "~arms.cds"], "unknown setting of compare 'arms.cds'"),
         (["compare", "~arms.csd", "overrides=[video=false]"], "cannot read 'overrides=[video=false]': put quotes"),
+        (["compare", "overrides=[algo.envs=32]"], "as in 'overrides=[\"algo.envs=32\"]'"),
         (["train", "env=go2_velocity", "env.play=no"], "env.play must be true or false"),
     ],
 )
