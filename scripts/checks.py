@@ -14,6 +14,13 @@ LEAST = {"seed": 0, "num_seeds": 1, "checkpoint_every": 0, "eval_every": 0}
 PRECISIONS = ("default", "high", "highest")
 
 
+def _held(library: Library) -> str:
+    names = library.names()
+    return (
+        f"{library.root} holds {', '.join(names)}" if names else f"{library.root} is empty: run `train-skills`"
+    )
+
+
 def settings(config: Mapping[str, Any]) -> None:
     """Raise `UserError` for the first of those settings of `config` that cannot be; those that it lacks are passed."""
     for name, least in LEAST.items():
@@ -30,6 +37,8 @@ def settings(config: Mapping[str, Any]) -> None:
         check_name(typed("name", config["name"], str))
     if "library" in config:
         Library(typed("library", config["library"], str)).check_place()
+    if "skills" in config and not config["skills"]:
+        raise UserError(f"a controller needs skills: give skills=[...]; {_held(Library(config['library']))}")
     if "logging" in config:
         typed("logging.quiet", config["logging"]["quiet"], bool)
         trackers.check(config["logging"]["trackers"])

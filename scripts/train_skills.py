@@ -52,7 +52,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
         found = measure(learner, one, skill)
         rows.append({"seed": cfg["seed"] + i, **found})
         picture = draw(run_dir, learner, one, session.mark(cfg, i), with_video=cfg["video"] and i == 0)
-        references.append(session.store(cfg, skill, found, f"  ({_headline(found)})", picture))
+        references.append(session.store(cfg, skill, found, _headline(found), picture))
     write_json(run_dir.path / "evaluation.json", skill_eval.summary(learner, rows))
     run_dir.mark_done(skills=references, updates=learner.total_updates)
     return references
@@ -106,4 +106,5 @@ def draw(
 
 def _headline(found: dict[str, Any]) -> str:
     shown = ("coverage_cells", "reach_m", "held_out_accuracy", "moving_skills", "goal_reached_3m")
-    return ", ".join(f"{k} {found[k]:.3g}" for k in shown if k in found)
+    figures = ", ".join(f"{k} {found[k]:.3g}" for k in shown if k in found)
+    return f"  ({figures})" if figures else ""

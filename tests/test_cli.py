@@ -198,6 +198,30 @@ def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):
     assert "does not fit env ant_multi_goals" in line
 
 
+def test_a_controller_asks_for_skills(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "give skills=[...]; library is empty" in fails(capsys, "train-controller", "task=point_maze")
+    _library(tmp_path)
+    assert "give skills=[...]; library holds point-metra" in fails(capsys, "train-controller", "task=point_maze")
+
+
+def test_there_is_nothing_to_report_of_a_run_that_never_trained(capsys, tmp_path):
+    from repertoire.experiment.run_dir import RunDir
+
+    RunDir.create_or_resume(tmp_path / "run", kind="train", config={}).close()
+    args = ["report", f"runs={tmp_path}/run", f"out={tmp_path}/page.html"]
+    assert "nothing to report yet" in fails(capsys, *args) and not (tmp_path / "page.html").exists()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"update": 1, "env_steps": 8, "seconds": 1.0}\n')
+    cli.main(args)
+    assert (tmp_path / "page.html").exists()
+
+
+def test_a_headline_has_brackets_only_around_figures():
+    from repertoire.scripts.train_skills import _headline
+
+    assert _headline({"vendi": 2.0}) == "" and _headline({"reach_m": 2.0}) == "  (reach_m 2)"
+
+
 def test_a_tampered_skill_is_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _library(tmp_path)
