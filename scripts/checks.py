@@ -16,9 +16,7 @@ PRECISIONS = ("default", "high", "highest")
 
 def _held(library: Library) -> str:
     names = library.names()
-    return (
-        f"{library.root} holds {', '.join(names)}" if names else f"{library.root} is empty: run `train-skills`"
-    )
+    return f"{library.root} holds {', '.join(names)}" if names else f"{library.root} is empty: run `train-skills`"
 
 
 def settings(config: Mapping[str, Any]) -> None:
