@@ -75,7 +75,7 @@ def plan(cfg: Mapping[str, Any]) -> list[Job]:
     pairs = [(env, name) for env in cfg["envs"] for name, arm in arms.items() if arm.envs is None or env in arm.envs]
     jobs = [_job(cfg, env, name, arms[name]) for env, name in pairs]
     for job in jobs:
-        checks.settings(job.config)
+        checks.run(job.config)
         if job.verb == "train-skills" and job.env in cfg["downstream"]:
             _check_fit(cfg, job)
     return jobs

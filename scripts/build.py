@@ -51,7 +51,8 @@ def prepare(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """`prepare`, and the learner's own settings: all that can be judged without an env."""
+    """`prepare` for a run that is to be trained, and its learner's settings: all that can be judged without an env."""
+    checks.run(config)
     prepare(config)
     if "algo" in config:
         algo_of(config)

@@ -20,7 +20,7 @@ def _held(library: Library) -> str:
 
 
 def settings(config: Mapping[str, Any]) -> None:
-    """Raise `UserError` for the first of those settings of `config` that cannot be; those that it lacks are passed."""
+    """Raise `UserError` for the first number of `config` that cannot be; settings that it lacks are passed."""
     for name, least in LEAST.items():
         if name in config:
             at_least(name, typed(name, config[name], int), least)
@@ -29,13 +29,18 @@ def settings(config: Mapping[str, Any]) -> None:
         raise UserError(f"total_steps must be a whole number, got {steps!r}")
     if (precision := str(config.get("matmul_precision", "highest"))) not in PRECISIONS:
         raise unknown("matmul_precision", precision, PRECISIONS)
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """`settings`, and what only matters to a run that is to be trained: names, places, trackers, whether skills."""
+    settings(config)
     if "video" in config:
         typed("video", config["video"], bool)
     if config.get("name") is not None:
         check_name(typed("name", config["name"], str))
-    if "library" in config:
+    if config.get("library") is not None:
         Library(typed("library", config["library"], str)).check_place()
-    if "skills" in config and not config["skills"]:
+    if "controller" in config and not config["skills"]:
         raise UserError(f"a controller needs skills: give skills=[...]; {_held(Library(config['library']))}")
     if "logging" in config:
         typed("logging.quiet", config["logging"]["quiet"], bool)

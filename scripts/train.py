@@ -65,7 +65,7 @@ def entries(
 
 def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep) -> RunDir:
     """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
-    build.prepare(cfg)
+    build.check(cfg)
     learner = build.learner_of(kind, cfg)
     compiled = session.programs(cfg, learner)
     done = session.open_run(kind, cfg, name)

@@ -25,7 +25,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train (or make), evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
-    checks.settings(cfg)
+    checks.run(cfg)
     before = _digests(pinning.pinned(cfg, KIND))
     name = f"controller-{build.label(cfg)}-{cfg['controller']['kind']}"
     if planning.is_planned(cfg):

@@ -28,7 +28,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train, then evaluate, draw and freeze every seed."""
-    build.prepare(cfg)
+    build.check(cfg)
     learner = build.learner_of(KIND, cfg)  # evaluates: in episodes that begin as the env says
     trained = build.learner_of(KIND, cfg, starting.env_of(cfg)) if cfg["starts"]["skills"] else learner
     compiled = session.programs(cfg, trained)
