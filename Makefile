@@ -1,5 +1,5 @@
 # Everything runs from .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
-#   make demo | test | test-fast | lint | bench | types | clean
+#   make install | demo | test | test-fast | lint | bench | types | clean
 # With an NVIDIA GPU: make EXTRAS=cuda,export,slurm,dev demo
 
 SHELL := /bin/bash
@@ -19,6 +19,7 @@ SOURCES := repertoire $(ROOMS) tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
+	@echo "make install    .venv with all that follows; made on first use of any of it"
 	@echo "make demo       train skills and a controller, render, export, check: one report"
 	@echo "make test       all tests            make test-fast  without the slow ones"
 	@echo "make lint       ruff and mypy        make format     let ruff rewrite"

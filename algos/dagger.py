@@ -44,7 +44,7 @@ class DAggerConfig:
     label: ClassVar[str] = "DAgger"
 
     def __post_init__(self) -> None:
-        at_least_one(self, "dagger", "envs", "rollout", "steps", "batch", "patience", "linger")
+        at_least_one(self, "dagger", "envs", "rollout", "steps", "batch", "patience", "linger", "hidden")
         positive(self, "dagger", "lr", "lr_final")
         if self.envs * self.rollout > self.capacity:
             raise UserError(

@@ -58,7 +58,7 @@ class PPOConfig:
     label: ClassVar[str] = "PPO"
 
     def __post_init__(self) -> None:
-        at_least_one(self, "algo", "envs", "rollout", "epochs", "minibatches")
+        at_least_one(self, "algo", "envs", "rollout", "epochs", "minibatches", "hidden")
         if (self.envs * self.rollout) % self.minibatches:
             raise UserError(
                 f"algo.envs * algo.rollout = {self.envs * self.rollout} must be a multiple of algo.minibatches = "

@@ -61,7 +61,7 @@ class SACConfig:
     statistics: str = "running"
 
     def __post_init__(self) -> None:
-        at_least_one(self, "algo", "envs", "rollout", "batch", "target_every", "objective_every", "ensemble")
+        at_least_one(self, "algo", "envs", "rollout", "batch", "target_every", "objective_every", "ensemble", "hidden")
         positive(self, "algo", "lr_policy", "lr_q", "lr_alpha", "alpha")
         if self.statistics not in STATISTICS:
             raise unknown("algo.statistics", self.statistics, STATISTICS)

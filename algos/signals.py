@@ -78,6 +78,11 @@ class Signals:
         """Raise `UserError` for a channel of a reward term that the env's `metrics` do not have."""
         known = [m[len(rollout.TERM) :] for m in metrics if m.startswith(rollout.TERM)]
         for channel in self.tasks:
+            if channel.terms and not known:
+                raise UserError(
+                    f"channels.{channel.name}.terms: env {self.env.spec.name} has no reward terms; without terms= the "
+                    "channel is its whole reward"
+                )
             for term in channel.terms or ():
                 if term not in known:
                     raise unknown(f"reward term of channel {channel.name}", term, known)

@@ -35,6 +35,8 @@ def _reason(error: BaseException) -> str | None:
             return "no permission to write there: choose another run_dir= or change the permissions"
         if code in (errno.ENOTDIR, errno.EEXIST):
             return "a file is in the way: choose another run_dir="
+    if isinstance(error, FileNotFoundError):  # itself, not a cause: libraries look for files that need not be
+        return "no folder is or can be made there: choose another run_dir="
     return None
 
 

@@ -19,6 +19,7 @@ MUTABLE = ("run_dir", "total_steps", "updates", "logging")
 #: Dotted names of settings by name whose order is meaning: of one-hot entries, slices, reward channels, weights.
 ORDERED = ("env.tasks", "env.smooth", "channels", "controller.groups")
 _OURS = {"config.json", "git.diff", ".lock"}  # what a start killed before its manifest may leave behind
+_LOGS = {"checkpoints", "metrics.jsonl", "tensorboard"}  # say nothing before the first update
 
 
 @dataclass
@@ -41,6 +42,8 @@ class RunDir:
         cls, path: str | os.PathLike[str], *, kind: str, config: dict[str, Any], mutable: Sequence[str] = MUTABLE
     ) -> RunDir:
         """Make the run at `path`, or resume it when it exists with the same kind and config.
+
+        Where it exists with others but was never trained, it starts over, which is printed.
 
         Args:
           path: folder of the run. kind: one of `KINDS`. config: resolved config, nested plain values.
@@ -127,6 +130,10 @@ def _create(path: Path, kind: str, config: dict[str, Any], mutable: Sequence[str
     foreign = [f.name for f in path.iterdir() if f.name not in _OURS and not f.name.endswith(".tmp")]
     if foreign:
         raise UserError(f"{path} exists and is not a run (it holds {sorted(foreign)[0]}): use another run_dir=")
+    return _write(path, kind, config)
+
+
+def _write(path: Path, kind: str, config: dict[str, Any]) -> RunDir:
     git, diff = _manifest.git_state()
     if diff:
         write_text(path / "git.diff", diff)
@@ -138,9 +145,11 @@ def _create(path: Path, kind: str, config: dict[str, Any], mutable: Sequence[str
 
 def _resume(path: Path, kind: str, config: dict[str, Any], mutable: Sequence[str]) -> RunDir:
     loaded, old = _read_manifest(path), read_json(path / "config.json")
+    difference = first_difference(old, config, mutable)
+    if (difference or loaded["kind"] != kind) and untrained(path):
+        return _start_over(path, kind, config)
     if loaded["kind"] != kind:
         raise UserError(f"{path} holds a {loaded['kind']!r} run, not {kind!r}: use another run_dir=")
-    difference = first_difference(old, config, mutable)
     if difference:
         key, was, now = difference
         raise UserError(f"{path} was made with {key}={was}, now {key}={now}: use another run_dir= or the old value")
@@ -149,6 +158,23 @@ def _resume(path: Path, kind: str, config: dict[str, Any], mutable: Sequence[str
     loaded.setdefault("sessions", []).append(plain(_manifest.session(_manifest.git_state()[0])))
     write_json(path / "manifest.json", loaded)
     return RunDir(path, kind, config, loaded, resumed=True)
+
+
+def untrained(path: str | os.PathLike[str]) -> bool:
+    """Whether the run at `path` holds its settings alone: no checkpoint, no metrics, no result of any kind."""
+    left = [f for f in Path(path).iterdir() if f.name not in (*_OURS, "manifest.json") and f.suffix != ".tmp"]
+    metrics, saved = Path(path) / "metrics.jsonl", Path(path) / "checkpoints"
+    if any(f.name not in _LOGS for f in left) or any(f.is_file() for f in saved.rglob("*")):
+        return False
+    return not metrics.exists() or not metrics.stat().st_size
+
+
+def _start_over(path: Path, kind: str, config: dict[str, Any]) -> RunDir:
+    print(f"note: {path} was never trained: it starts over with the settings of this command")
+    with guard_writes(path):
+        for name in ("manifest.json", "git.diff"):  # first the manifest: a folder without it is not a run
+            (path / name).unlink(missing_ok=True)
+    return _write(path, kind, config)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

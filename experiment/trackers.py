@@ -13,6 +13,13 @@ from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.metrics_log import MetricsLog, last_row, lines
 from repertoire.experiment.run_dir import RunDir, flatten
 
+#: Tracker -> (module that it needs, extra of ours that brings it; None: it is always installed).
+_LIBRARIES: dict[str, tuple[str, str | None]] = {
+    "tensorboard": ("tensorboardX", None),
+    "wandb": ("wandb", "wandb"),
+    "mlflow": ("mlflow", "mlflow"),
+}
+
 
 class Tracker(Protocol):
     """A consumer of metrics. A value is a scalar, or a list with one entry per seed."""
@@ -69,7 +76,7 @@ class TensorBoardTracker:
 
     def __init__(self, run: RunDir, after: int | None) -> None:
         """Points later than the checkpoint at update `after` are purged from the display."""
-        writer = _import("tensorboardX", None).SummaryWriter
+        writer = _import(*_LIBRARIES["tensorboard"]).SummaryWriter
         kept = int(last_row(run.metrics).get("env_steps", 0)) + 1
         self._writer = writer(str(run.path / "tensorboard"), purge_step=None if after is None else kept)
 
@@ -95,7 +102,7 @@ class WandbTracker:
     def __init__(self, run: RunDir, after: int | None) -> None:
         """Project, entity and offline mode come from W&B's own variables (WANDB_PROJECT, WANDB_MODE ...)."""
         del after  # W&B itself says where it stands
-        wandb = _import("wandb", "wandb")
+        wandb = _import(*_LIBRARIES["wandb"])
         self._run = wandb.init(
             project=_env("WANDB_PROJECT", "repertoire"),
             name=run.name,
@@ -130,7 +137,7 @@ class MlflowTracker:
         """Start the MLflow run, or continue the one that carries this run's tag."""
         del after  # MLflow itself says where it stands
         self._last = 0
-        self._mlflow = mlflow = _import("mlflow", "mlflow")
+        self._mlflow = mlflow = _import(*_LIBRARIES["mlflow"])
         mlflow.set_experiment(_env("MLFLOW_EXPERIMENT_NAME", "repertoire"))
         tag = _run_id(run)
         found = mlflow.search_runs(filter_string=f"tags.repertoire_run = '{tag}'", output_format="list")
@@ -182,9 +189,15 @@ def make_trackers(names: Sequence[str], run_dir: RunDir, after: int | None = Non
     Raises:
       UserError: an unknown name, or a library that is not installed (names the pip extra).
     """
+    return [TRACKERS[name](run_dir, after) for name in check(names)]
+
+
+def check(names: Sequence[str]) -> tuple[str, ...]:
+    """The trackers that `names` (or one alone) ask for. Raises `UserError` as `make_trackers` does, but makes none."""
     names = words("logging.trackers", names)
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)
-    ordered = dict.fromkeys(["jsonl", *names])
-    return [TRACKERS[name](run_dir, after) for name in ordered]
+        if name in _LIBRARIES:
+            _import(*_LIBRARIES[name])
+    return tuple(dict.fromkeys(["jsonl", *names]))

@@ -43,7 +43,7 @@ class DynamicsConfig:
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
-        at_least_one(self, "controller.dynamics", "members", "updates", "batch")
+        at_least_one(self, "controller.dynamics", "members", "updates", "batch", "hidden")
         if not 0 < self.held_out < 1:
             raise UserError(f"controller.dynamics.held_out must lie between 0 and 1, got {self.held_out}")
 

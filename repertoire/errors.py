@@ -26,15 +26,27 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """`UserError` for a name that does not exist: suggests the nearest, else lists what there is."""
     names = sorted(str(k) for k in known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(names)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(names)}" if names else "there is none"
     return UserError(f"unknown {kind} {str(name)!r}: {hint}")
 
 
+def at_least(name: str, value: float, least: float) -> None:
+    """`UserError` where setting `name` is below `least`."""
+    if not value >= least:  # NaN too
+        raise UserError(f"{name} must be at least {least}, got {value}")
+
+
 def at_least_one(config: object, prefix: str, *names: str) -> None:
-    """`UserError` for the first of the attributes `names` of `config` below 1; they are `prefix`.name to the user."""
+    """`UserError` for the first of the attributes `names` of `config` below 1; they are `prefix`.name to the user.
+
+    Of a tuple every entry counts.
+    """
     for name in names:
-        if not getattr(config, name) >= 1:  # NaN too
-            raise UserError(f"{prefix}.{name} must be at least 1, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not isinstance(value, tuple):
+            at_least(f"{prefix}.{name}", value, 1)
+        for i, entry in enumerate(value if isinstance(value, tuple) else ()):
+            at_least(f"{prefix}.{name}[{i}]", entry, 1)
 
 
 def positive(config: object, prefix: str, *names: str) -> None:

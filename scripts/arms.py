@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repertoire.errors import UserError, unknown, words
+from repertoire.envs import registry as envs
+from repertoire.errors import UserError, at_least, typed, unknown, words
 from repertoire.experiment.files import read_json
-from repertoire.experiment.run_dir import RunDir, first_difference
-from repertoire.scripts import config, pinning
+from repertoire.experiment.run_dir import RunDir, first_difference, untrained
+from repertoire.scripts import checks, config, pinning
+from repertoire.skills.skill import Skill, contract
 
 #: Verbs whose runs can be compared.
 VERBS = ("train", "train-skills", "train-controller")
@@ -47,22 +49,50 @@ class Arm(NamedTuple):
 
 
 def listed(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """`cfg` with lists where one word stands for a list of one. Raises `UserError` for what is neither."""
+    """`cfg` with the arms of `only`, and lists where one word stands for a list of one.
+
+    Raises `UserError` for what is neither, and for an arm that is not there.
+    """
+    only = words("only", cfg["only"] or ())
+    for name in only:
+        if name not in cfg["arms"]:
+            raise unknown("arm", name, cfg["arms"])
+    chosen = {name: told for name, told in cfg["arms"].items() if not only or name in only}
     by_env = {k: {env: words(f"{k}.{env}", told) for env, told in cfg[k].items()} for k in OF_ENVS}
-    return {**cfg, **{k: words(k, cfg[k]) for k in LISTS}, **by_env}
+    return {**cfg, **{k: words(k, cfg[k]) for k in LISTS}, **by_env, "arms": chosen}
 
 
 def plan(cfg: Mapping[str, Any]) -> list[Job]:
     """The runs, with every config composed once so that a wrong name fails before anything is trained."""
     if not cfg["arms"] or not cfg["envs"]:
         raise UserError("a comparison needs at least one arm and one env")
+    at_least("seeds", typed("seeds", cfg["seeds"], int), 1)
     _check_downstream(cfg)
     arms, known = {name: _arm(cfg, name, told) for name, told in cfg["arms"].items()}, config.options("env")
     for env in [*cfg["settings"], *cfg["skills"], *(e for arm in arms.values() for e in arm.envs or ())]:
         if env not in known:
             raise unknown("env of the comparison", env, known)
     pairs = [(env, name) for env in cfg["envs"] for name, arm in arms.items() if arm.envs is None or env in arm.envs]
-    return [_job(cfg, env, name, arms[name]) for env, name in pairs]
+    jobs = [_job(cfg, env, name, arms[name]) for env, name in pairs]
+    for job in jobs:
+        checks.run(job.config)
+        if job.verb == "train-skills" and job.env in cfg["downstream"]:
+            _check_fit(cfg, job)
+    return jobs
+
+
+def _check_fit(cfg: Mapping[str, Any], job: Job) -> None:
+    """`UserError` where skills of `job` will not fit their downstream task, such as that of another robot."""
+    args = _controller_args(cfg, task := cfg["downstream"][job.env], "skills", 0)
+    spec, target = (_spec(c["env"]) for c in (job.config, config.compose("train_controller", args)))
+    try:
+        Skill({"name": f"{job.env}-{job.arm}", "contract": contract(spec)}, {}).fits(target)
+    except UserError as error:
+        raise UserError(f"downstream.{job.env}={task}: {error}") from None
+
+
+def _spec(env: Mapping[str, Any]) -> Any:
+    return envs.make_spec(env["name"], **{k: v for k, v in env.items() if k != "name"})
 
 
 def _arm(cfg: Mapping[str, Any], name: str, told: Any) -> Arm:
@@ -147,7 +177,7 @@ def _library(cfg: Mapping[str, Any]) -> str:
 
 def finished(job: Job) -> bool:
     """Whether the run is there, evaluated and as long as asked for. Raises `UserError` for a run of other settings."""
-    if not (job.path / "manifest.json").exists():
+    if not (job.path / "manifest.json").exists() or untrained(job.path):
         return False
     made = RunDir.open(job.path).config
     difference = first_difference(made, pinning.pinned(job.config, job.verb), UNSEEN)

@@ -29,7 +29,7 @@ from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen, options
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import pinning
+from repertoire.scripts import checks, pinning
 from repertoire.skills import adapters, commands
 from repertoire.skills.library import Library
 from repertoire.skills.objectives import registry as objectives
@@ -41,21 +41,30 @@ ALGOS: dict[str, tuple[type, Any]] = {"ppo": (PPOConfig, Learner), "sac": (SACCo
 
 
 def prepare(config: Config) -> None:
-    """Types of what every run has, numerics and the compilation cache, before anything is compiled."""
-    for name in ("seed", "num_seeds", "checkpoint_every", "eval_every"):
-        if name in config:
-            typed(name, config[name], int)
-    steps = config.get("total_steps", 1)
-    if isinstance(steps, bool) or not isinstance(steps, int | float) or steps != int(steps):
-        raise UserError(f"total_steps must be a whole number, got {steps!r}")
+    """Check what every run has, set numerics and the compilation cache, before anything is compiled."""
+    checks.settings(config)
     precision = str(config.get("matmul_precision", "highest"))
-    allowed = ("default", "high", "highest")
-    if precision not in allowed:
-        raise unknown("matmul_precision", precision, allowed)
     jax.config.update("jax_default_matmul_precision", None if precision == "default" else precision)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "repertoire" / "jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def check(config: Config) -> None:
+    """`prepare` for a run that is to be trained, and its learner's settings: all that can be judged without an env."""
+    checks.run(config)
+    prepare(config)
+    if "algo" in config:
+        algo_of(config)
+
+
+def algo_of(config: Config) -> tuple[str, Any]:
+    """Name and settings of the learner of a config."""
+    settings = dict(config["algo"])
+    name = settings.pop("name", "ppo")
+    if name not in ALGOS:
+        raise unknown("algo.name", name, ALGOS)
+    return name, dataclass_of(ALGOS[name][0], settings, "algo")
 
 
 def dataclass_of(cls: type, values: Config, kind: str) -> Any:
@@ -79,12 +88,7 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
     """The learner of a training config, in its own env or in `env`; `kind` is the run's kind."""
     if kind == "imitate":
         return imitator_of(config, env or env_of(config))
-    settings = dict(config["algo"])
-    name = settings.pop("name", "ppo")
-    if name not in ALGOS:
-        raise unknown("algo.name", name, ALGOS)
-    settings_type, learner = ALGOS[name]
-    algo = dataclass_of(settings_type, settings, "algo")
+    name, algo = algo_of(config)
     env, objective, features = env or env_of(config), None, None
     if kind == "train-skills":
         objective, features = objective_of(config, env)
@@ -95,7 +99,7 @@ def learner_of(kind: str, config: Config, env: Any = None) -> AnyLearner:
         algo = dataclasses.replace(algo, gamma=algo.gamma**env.hold)
     updates = _updates(config, algo.envs * algo.rollout * getattr(env, "hold", 1))
     extra = {"adapter": adapter} if (adapter := adapter_of(config, env, name)) else {}
-    return learner(env, algo, objective, features, updates, tasks_of(config), **extra)
+    return ALGOS[name][1](env, algo, objective, features, updates, tasks_of(config), **extra)
 
 
 def imitator_of(config: Config, env: Any) -> Imitator:

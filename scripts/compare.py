@@ -6,11 +6,12 @@ trained there, and its return is a figure of that seed like any other.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,18 @@ from repertoire.experiment import comparison
 from repertoire.experiment.console import human
 from repertoire.experiment.files import read_json, write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import arms, cli, config
+from repertoire.scripts import arms, config, tied
 from repertoire.scripts.arms import Job
 from repertoire.skills import statistics
+
+
+class Started(NamedTuple):
+    """A job under way; what it says is in `log` from byte `begin` on."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: Path
+    begin: int
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -58,34 +68,43 @@ def launch(cfg: Mapping[str, Any], jobs: Sequence[Job]) -> list[Path]:
     """Run each job in a process of its own, in turn here, all at once where a launcher queues them; the failed ones."""
     logs = comparison.folder(Path(cfg["out"]) / "logs")
     local = cfg["launcher"] == "local"
-    started, failed = [], []
+    started: list[Started] = []
+    failed = []
     for i, job in enumerate(jobs):
         log = logs / f"{job.path.name}.log"
         print(f"[{i + 1}/{len(jobs)}] {job.env}, {job.arm}: {log}", flush=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(_command(cfg, job), stdout=file, stderr=subprocess.STDOUT)
-        started.append((job, process))
+            started.append(Started(job, process, log, file.tell()))
         if local:
-            failed += _wait(job, process)
+            failed += _wait(started[-1])
     if not local:
-        failed = [path for job, process in started for path in _wait(job, process)]
+        failed = [path for one in started for path in _wait(one)]
     return failed
 
 
 def _command(cfg: Mapping[str, Any], job: Job) -> list[str]:
     sweep = [] if cfg["launcher"] == "local" else ["-m", f"launcher={cfg['launcher']}"]
-    return [sys.executable, "-m", cli.__name__, job.verb, *sweep, *job.args]
+    return [sys.executable, "-m", tied.__name__, str(os.getpid()), job.verb, *sweep, *job.args]
 
 
-def _wait(job: Job, process: subprocess.Popen[bytes]) -> list[Path]:
+def _wait(started: Started) -> list[Path]:
+    job, process = started.job, started.process
     try:
         code = process.wait()
     except KeyboardInterrupt:
         process.wait()  # it got the signal too, and saves
         raise
     if code:
-        print(f"  {job.env}, {job.arm}: exit code {code}", flush=True)
+        print(f"  {job.env}, {job.arm}: exit code {code}{_reason(started)}", flush=True)
     return [job.path] if code else []
+
+
+def _reason(started: Started) -> str:
+    """The last error that the log has of this process, not of those before it."""
+    told = started.log.read_bytes()[started.begin :].decode(errors="replace").splitlines()
+    lines = [line for line in told if line.startswith("error: ")]
+    return f": {lines[-1].removeprefix('error: ')}" if lines else ""
 
 
 def collect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +18,6 @@ ALIASES = {"task": "env", "launcher": "hydra/launcher", "model": "env.file", "id
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by what they configure, not by Hydra.
 OPEN = ("env.", "objective.", "channels.", "downstream.")
-#: `key=a,b`, but no list and no call.
-_SWEEP = re.compile(r"^([^=]+=)([^,\[\]()]+),.*$")
 GROUPS = ("env", "algo", "objective", "controller", "comparison", "preset")
 
 
@@ -87,12 +86,14 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
     import hydra
     from omegaconf import OmegaConf
 
-    first = [_SWEEP.sub(r"\1\2", o) for o in overrides]
-    compose(name, [o for o in first if not o.startswith("launcher=")])  # bad input fails here, before any job
+    from repertoire.scripts import build
+
+    for overridden in jobs(name, overrides):  # bad input fails here, before any job
+        build.check(compose(name, overridden))
     own = [*plugins.searched(), "hydra.output_subdir=null"]
     sys.argv = [sys.argv[0], "-m", *map(translate, overrides), *own]
 
-    swept = _swept(overrides)
+    swept = _swept(name, overrides)
 
     def job(config: Any) -> None:
         plugins.load()  # a launcher's process is a new one
@@ -103,12 +104,43 @@ def _sweep(name: str, overrides: list[str], run: Callable[[dict[str, Any]], Any]
     hydra.main(version_base="1.3", config_path="pkg://repertoire.configs", config_name=name)(job)()
 
 
-def _swept(overrides: Sequence[str]) -> set[str]:
-    """Names of the settings that a sweep goes through."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def jobs(name: str, overrides: Sequence[str]) -> list[list[str]]:
+    """Overrides of every job of a sweep, without the launcher. Raises `UserError` for what cannot be read."""
+    choices = []
+    for override, parsed in zip(overrides, _parsed(name, overrides), strict=True):
+        key = override.partition("=")[0]
+        if ALIASES.get(key, key) != ALIASES["launcher"]:
+            choices.append([f"{key}={v}" for v in _values(parsed)] if parsed.is_sweep_override() else [override])
+    return [list(job) for job in itertools.product(*choices)]
 
-    parsed = OverridesParser.create().parse_overrides([translate(o) for o in overrides])
-    return {o.key_or_group for o in parsed if o.is_sweep_override()}
+
+def _parsed(name: str, overrides: Sequence[str]) -> list[Any]:
+    """Hydra's reading of each override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return list(OverridesParser.create().parse_overrides([translate(o) for o in overrides]))
+    except HydraException as error:
+        raise _friendly(name, overrides, error) from None
+
+
+def _values(parsed: Any) -> list[str]:
+    """The values that an override goes through, as they are written; `glob` goes through the options of a group."""
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    if isinstance(told := parsed.value(), Glob):
+        return list(told.filter(options(parsed.key_or_group)))
+    try:
+        return list(parsed.sweep_string_iterator())
+    except HydraException:
+        raise UserError(f"{parsed.input_line}: a sweep goes through listed values or a range") from None
+
+
+def _swept(name: str, overrides: Sequence[str]) -> set[str]:
+    """Names of the settings that a sweep goes through."""
+    return {o.key_or_group for o in _parsed(name, overrides) if o.is_sweep_override()}
 
 
 def _own_names(config: dict[str, Any], swept: set[str]) -> dict[str, Any]:
@@ -135,8 +167,12 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
 
     if isinstance(error, OverrideParseException):
         return UserError(
-            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :"
+            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :, and "
+            "others around the whole for the shell, as in 'overrides=[\"algo.envs=32\"]'"
         )
+    for override, parsed in zip(overrides, _parsed(name, overrides), strict=True):
+        if parsed.is_sweep_override():
+            return UserError(f"{override} is a sweep: add -m, or brackets, [a,b], where a setting is a list")
     known = _keys(_load(name))
     if name == "compare":  # its groups fill in settings of the verb itself
         known = known.union(*_settings("comparison").values())

@@ -7,7 +7,7 @@ from typing import Any
 
 from repertoire.errors import UserError, words
 from repertoire.experiment.report import write_report
-from repertoire.experiment.run_dir import RunDir
+from repertoire.experiment.run_dir import RunDir, untrained
 from repertoire.scripts import config
 
 
@@ -21,6 +21,9 @@ def run(cfg: dict[str, Any]) -> Path:
     paths = words("runs", cfg["runs"])
     if not paths:
         raise UserError("report needs at least one run: runs=[runs/a,runs/b]")
-    out = write_report(cfg["out"], [RunDir.open(p) for p in paths], title=cfg["title"])
+    runs = [RunDir.open(p) for p in paths]
+    if all(untrained(run.path) for run in runs):
+        raise UserError(f"nothing to report yet: {', '.join(paths)} holds settings alone, train first")
+    out = write_report(cfg["out"], runs, title=cfg["title"])
     print(out)
     return out

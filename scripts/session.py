@@ -41,15 +41,23 @@ def open_run(kind: str, config: Mapping[str, Any], default_name: str) -> RunDir:
     return RunDir.create_or_resume(path, kind=kind, config={**pinning.pinned(config, kind), "run_dir": str(path)})
 
 
-def train(run: RunDir, learner: AnyLearner, evaluate: Evaluate | None = None) -> Any:
-    """Train `run` to the end (resuming where it stands) and return the final state.
+def programs(config: Mapping[str, Any], learner: AnyLearner) -> trainer.Programs:
+    """Programs of all seeds of a run that is not made yet.
+
+    The first state is traced, so that settings which only the env or the networks can judge are refused here.
+    """
+    compiled = trainer.programs(learner, int(config["num_seeds"]))
+    jax.eval_shape(compiled.init, _keys(config))
+    return compiled
+
+
+def train(run: RunDir, learner: AnyLearner, compiled: trainer.Programs, evaluate: Evaluate | None = None) -> Any:
+    """Train `run` to the end (resuming where it stands) with its `programs` and return the final state.
 
     Ctrl-C saves; a non-finite loss or a full disk leave the last good checkpoint; each says how to go on.
     """
-    seeds = int(run.config["num_seeds"])
-    compiled = trainer.programs(learner, seeds)
     _plan(run, learner)
-    start, state = _start(run, compiled, seeds)
+    start, state = _start(run, compiled)
     if start >= learner.total_updates:
         return state
     run.clear_done()
@@ -140,8 +148,12 @@ def _loop(
     return state
 
 
-def _start(run: RunDir, compiled: trainer.Programs, seeds: int) -> tuple[int, Any]:
-    keys = trainer.seed_keys(run.config["seed"], seeds)
+def _keys(config: Mapping[str, Any]) -> jax.Array:
+    return trainer.seed_keys(config["seed"], int(config["num_seeds"]))
+
+
+def _start(run: RunDir, compiled: trainer.Programs) -> tuple[int, Any]:
+    keys = _keys(run.config)
     template = jax.eval_shape(compiled.init, keys)
     found = checkpoints.restore_latest(run.checkpoints, template, warn=lambda line: print(f"warning: {line}"))
     if found is None:

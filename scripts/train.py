@@ -66,13 +66,14 @@ def entries(
 
 def learn(kind: str, cfg: dict[str, Any], name: str, keep: Keep) -> RunDir:
     """Train a task policy or a controller, then evaluate and draw it; `keep` makes library entries of it."""
-    build.prepare(cfg)
+    build.check(cfg)
     learner = build.learner_of(kind, cfg)
     if kind != "imitate":
         _check_reward(learner.env)
+    compiled = session.programs(cfg, learner)
     done = session.open_run(kind, cfg, name)
     try:
-        state = session.train(done, learner, _evaluator(learner, cfg["num_seeds"]))
+        state = session.train(done, learner, compiled, _evaluator(learner, cfg["num_seeds"]))
         found = finish(done, learner, state)
         done.mark_done(updates=learner.total_updates, **keep(done, learner, state, found))
     finally:

@@ -9,7 +9,7 @@ from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen
-from repertoire.scripts import build, config, pinning, planning, session
+from repertoire.scripts import build, checks, config, pinning, planning, session
 from repertoire.scripts.train import allocations, entries, learn
 from repertoire.skills import adapters
 from repertoire.skills.library import Library
@@ -25,6 +25,7 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train (or make), evaluate, draw and freeze; the skills' content hashes must not have moved meanwhile."""
+    checks.run(cfg)
     before = _digests(pinning.pinned(cfg, KIND))
     name = f"controller-{build.label(cfg)}-{cfg['controller']['kind']}"
     if planning.is_planned(cfg):

@@ -28,13 +28,14 @@ def main(verb: str, args: list[str]) -> None:
 
 def run(cfg: dict[str, Any]) -> RunDir:
     """Train, then evaluate, draw and freeze every seed."""
-    build.prepare(cfg)
+    build.check(cfg)
     learner = build.learner_of(KIND, cfg)  # evaluates: in episodes that begin as the env says
     trained = build.learner_of(KIND, cfg, starting.env_of(cfg)) if cfg["starts"]["skills"] else learner
+    compiled = session.programs(cfg, trained)
     done = session.open_run(KIND, cfg, f"skills-{_default_name(cfg)}")
     try:
         evaluate = skill_eval.evaluator(learner, cfg["num_seeds"])
-        state = session.train(done, trained, evaluate)
+        state = session.train(done, trained, compiled, evaluate)
         finish(done, learner, state)
     finally:
         done.close()
@@ -51,7 +52,7 @@ def finish(run_dir: RunDir, learner: Any, state: Any) -> list[str]:
         found = measure(learner, one, skill)
         rows.append({"seed": cfg["seed"] + i, **found})
         picture = draw(run_dir, learner, one, session.mark(cfg, i), with_video=cfg["video"] and i == 0)
-        references.append(session.store(cfg, skill, found, f"  ({_headline(found)})", picture))
+        references.append(session.store(cfg, skill, found, _headline(found), picture))
     write_json(run_dir.path / "evaluation.json", skill_eval.summary(learner, rows))
     run_dir.mark_done(skills=references, updates=learner.total_updates)
     return references
@@ -112,4 +113,5 @@ def _headline(found: dict[str, Any]) -> str:
     if found.get("goal_range_m", 0.0) >= 3.0:
         shown.append("goal_reached_3m")
     floor = {"reach_m": f" (random actions {found['random_reach_m']:.3g})"} if "random_reach_m" in found else {}
-    return ", ".join(f"{k} {found[k]:.3g}{floor.get(k, '')}" for k in shown if k in found)
+    figures = ", ".join(f"{k} {found[k]:.3g}{floor.get(k, '')}" for k in shown if k in found)
+    return f"  ({figures})" if figures else ""

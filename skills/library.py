@@ -29,6 +29,12 @@ from repertoire.skills.skill import SCHEMA, Skill
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
+def check_name(name: str) -> None:
+    """Raise `UserError` for what cannot be the name of a library entry."""
+    if not _NAME.match(name):
+        raise UserError(f"skill name {name!r}: use letters, digits, '-', '_' and '.' only, and a letter or digit first")
+
+
 class _Taken(Exception):
     """Another process has stored an entry of this version."""
 
@@ -39,13 +45,18 @@ class Library:
     def __init__(self, root: str | os.PathLike[str] = "library") -> None:
         self.root = Path(root)
 
+    def check_place(self) -> None:
+        """Raise `UserError` where no folder is or can be made."""
+        there = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise UserError(f"the library {self.root} cannot be: {there} is a file; set library=DIR")
+
     def add(self, skill: Skill, thumbnail: Path | None = None) -> str:
         """Store `skill` as the next version of its name and return `name@version`.
 
         The same content under the same name is not stored twice: its existing version is returned.
         """
-        if not _NAME.match(skill.name):
-            raise UserError(f"skill name {skill.name!r}: use letters, digits, '-', '_' and '.' only")
+        check_name(skill.name)
         digest, versions = skill.digest(), self.versions(skill.name)
         for version in versions:
             if self._manifest(skill.name, version)["digest"] == digest:

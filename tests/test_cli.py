@@ -30,10 +30,10 @@ def test_the_headline_does_not_flatter_a_set_that_stands_still():
     from repertoire.scripts.train_skills import _headline
 
     still = {"reach_m": 0.0527, "random_reach_m": 0.049, "goal_reached_3m": 1.0, "goal_range_m": 0.0527}
-    assert _headline(still) == "reach_m 0.0527 (random actions 0.049)"
+    assert _headline(still) == "  (reach_m 0.0527 (random actions 0.049))"
     far = {"reach_m": 9.0, "random_reach_m": 0.5, "goal_reached_3m": 0.8, "goal_range_m": 9.0}
-    assert _headline(far) == "reach_m 9 (random actions 0.5), goal_reached_3m 0.8"
-    assert _headline({"held_out_accuracy": 0.5}) == "held_out_accuracy 0.5"
+    assert _headline(far) == "  (reach_m 9 (random actions 0.5), goal_reached_3m 0.8)"
+    assert _headline({"held_out_accuracy": 0.5}) == "  (held_out_accuracy 0.5)"
 
 
 def test_help_answers_in_under_a_second():
@@ -69,16 +69,43 @@ def _timed(command):
         (["train-skills", "total_steps=many"], "total_steps must be a whole number, got 'many'"),
         (["train-skills", "eval_every=ten"], "eval_every must be a whole number, got 'ten'"),
         (["train-skills", "algo.hidden=128"], "algo.hidden must be a list, got 128"),
+        (["train-skills", "algo.hidden=[256,-1]"], "algo.hidden[1] must be at least 1, got -1"),
+        (["train", "algo=sac", "algo.hidden=[0]"], "algo.hidden[0] must be at least 1, got 0"),
+        (["train-skills", "objective.hidden=[8,0]"], "objective.hidden[1] must be at least 1, got 0"),
+        (["train-skills", "objective=csd", "objective.density_hidden=[-8]"], "objective.density_hidden[0] must be"),
+        (["imitate", "dagger.hidden=[0]"], "dagger.hidden[0] must be at least 1"),
         (["train-skills", "objective.hidden=128"], "objective.hidden must be a list, got 128"),
         (["train-skills", "objective.lr=abc"], "objective.lr must be a number, got 'abc'"),
         (["train-skills", "objective.skills=2.5"], "objective.skills must be a whole number, got 2.5"),
         (["train-skills", "algo.target_kl=0.01", "algo.lr_final=0.2"], "needs algo.lr_final=1"),
         (["train-skills", "objective=smerl", "objective.inner_options={mask:20}"], "cannot set mask"),
         (["train-skills", "num_seeds=0"], "num_seeds must be at least 1"),
+        (["train-skills", "seed=-1"], "seed must be at least 0, got -1"),
+        (["train-skills", "eval_every=-1"], "eval_every must be at least 0"),
+        (["train-skills", "logging.trackers=[wandbb]"], "did you mean 'wandb'"),
+        (["train-skills", "logging.quiet=maybe"], "logging.quiet must be true or false"),
+        (["train-skills", "name=a/b"], "skill name 'a/b': use letters"),
+        (["train-skills", "name=bad@1"], "skill name 'bad@1': use letters"),
+        (["train", "env=point", "name=7"], "name must be a word, got 7"),
+        (["train-skills", "library=file"], "file is a file; set library=DIR"),
+        (["train-controller", "library=file/inside", "skills=[a]"], "file is a file; set library=DIR"),
+        (["train-skills", "video=maybe"], "video must be true or false, got 'maybe'"),
+        (
+            ["train-skills", "env=ant", "channels.style={terms:[oriention],weight:0.5}"],
+            "channels.style.terms: env ant has no reward terms",
+        ),
         (["train-skills", "matmul_precision=low"], "unknown matmul_precision"),
         (["train-skills", "physics=warp"], "needs an NVIDIA GPU"),
         (["train-skills", "physics=natve"], "did you mean 'native'"),
         (["train-skills", "-m", "launcher=slrum", "seed=0,1"], "did you mean 'slurm'"),
+        (["train-skills", "-m", "env=point", "objective=metra,diany"], "did you mean 'diayn'"),
+        (["train-skills", "-m", "env=point", "seed=0,x"], "seed must be a whole number, got 'x'"),
+        (["train-skills", "-m", "env=point", "algo.hidden=[8],[0]"], "algo.hidden[0] must be at least 1"),
+        (["train-skills", "-m", "algo.gamma=0.9,0.99", "sede=1,2"], "did you mean 'seed'"),
+        (["train-skills", "-m", "algo.gamma=interval(0,1)"], "goes through listed values or a range"),
+        (["train-skills", "-m", "seed=0,1", "env.x=a[b"], "cannot read 'env.x=a[b'"),
+        (["train-skills", "env=ant,point"], "env=ant,point is a sweep: add -m"),
+        (["train-skills", "env=ant", "seed=0,1"], "seed=0,1 is a sweep: add -m"),
         (["train-skills", "nonsense"], "settings are written key=value"),
         (["train-controller", "skills=[nobody]", "library=/nonexistent"], "is empty"),
         (["train-controller", "controller.mode=laten"], "did you mean"),
@@ -103,6 +130,7 @@ def _timed(command):
         (["skills", "show", "nobody", "library=/nonexistent"], "is empty"),
         (["compare", "comparison=disc", "~arms.cds"], "unknown setting of compare 'arms.cds'"),
         (["compare", "~arms.csd", "overrides=[video=false]"], "cannot read 'overrides=[video=false]': put quotes"),
+        (["compare", "overrides=[algo.envs=32]"], "as in 'overrides=[\"algo.envs=32\"]'"),
         (["train", "env=go2_velocity", "env.play=no"], "env.play must be true or false"),
     ],
 )
@@ -110,12 +138,13 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, args, says):
     if says.startswith("needs an NVIDIA") and _gpu():
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     if args[0] == "train-controller" and not any(a.startswith("skills") for a in args):
         _library(tmp_path)
         args = [*args, "skills=[point-metra]", "task=point_maze"]
     assert says in fails(capsys, *args)
-    left = {p.name for p in tmp_path.iterdir()} - {"library"}
-    assert left <= {"runs"}, left  # nothing made for a run that never began
+    left = {p.name for p in tmp_path.iterdir()} - {"library", "file"}
+    assert not left, left  # nothing made for a run that never began
 
 
 def _gpu():
@@ -138,6 +167,13 @@ def _skill():
 
     learner = build.learner_of("train-skills", config.compose("train_skills", TINY))
     return freeze("point-metra", learner, trainer.programs(learner).init(trainer.seed_keys(0)), {})
+
+
+def test_jobs_of_a_sweep_are_all_combinations():
+    found = config.jobs("train_skills", ["launcher=slurm", "objective=glob(metra_*)", "seed=range(0,2)", "a='x,y'"])
+    assert found == [
+        [f"objective={o}", f"seed={s}", "a='x,y'"] for o in ("metra_discrete", "metra_position") for s in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "benchmark"])
@@ -170,6 +206,30 @@ def test_a_skill_of_another_robot_does_not_fit(capsys, monkeypatch, tmp_path):
     _library(tmp_path)
     line = fails(capsys, "train-controller", "task=ant_multi_goals", "skills=[point-metra]")
     assert "does not fit env ant_multi_goals" in line
+
+
+def test_a_controller_asks_for_skills(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "give skills=[...]; library is empty" in fails(capsys, "train-controller", "task=point_maze")
+    _library(tmp_path)
+    assert "give skills=[...]; library holds point-metra" in fails(capsys, "train-controller", "task=point_maze")
+
+
+def test_there_is_nothing_to_report_of_a_run_that_never_trained(capsys, tmp_path):
+    from repertoire.experiment.run_dir import RunDir
+
+    RunDir.create_or_resume(tmp_path / "run", kind="train", config={}).close()
+    args = ["report", f"runs={tmp_path}/run", f"out={tmp_path}/page.html"]
+    assert "nothing to report yet" in fails(capsys, *args) and not (tmp_path / "page.html").exists()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"update": 1, "env_steps": 8, "seconds": 1.0}\n')
+    cli.main(args)
+    assert (tmp_path / "page.html").exists()
+
+
+def test_a_headline_has_brackets_only_around_figures():
+    from repertoire.scripts.train_skills import _headline
+
+    assert _headline({"vendi": 2.0}) == "" and _headline({"reach_m": 2.0}) == "  (reach_m 2)"
 
 
 def test_a_tampered_skill_is_refused(capsys, monkeypatch, tmp_path):

@@ -1,6 +1,9 @@
 """`compare`: what it trains, what it leaves alone, what it writes."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -72,7 +75,7 @@ def test_arms_may_have_a_verb_of_their_own_envs_and_skills():
     assert "skills=[half_cheetah-metra]" in sequence.args  # one skill set, for mode=latent
     flat = jobs["ant_maze", "flat_ppo"]
     assert flat.verb == "train" and "env.maze=u" in flat.args and not any("skills" in a for a in flat.args)
-    assert compare._command(cfg, flat)[3] == "train"
+    assert compare._command(cfg, flat)[4] == "train"
     cells = {("ant_maze", arm, "return"): Cell(1.0, 1.0, 1.0, 2) for arm in cfg["arms"]}
     table = Table("c", tuple(cfg["arms"]), ("ant_maze",), ("return",))
     assert [row[0] for row in table.rows(cells, "ant_maze")[1]] == list(cfg["arms"])
@@ -108,6 +111,67 @@ def test_arms_that_say_nothing_sensible_are_named(changed, message):
     cfg = config.compose("compare", ["comparison=controllers_hurdle"])
     with pytest.raises(UserError, match=message):
         arms.plan({**cfg, **changed})
+
+
+def test_a_run_that_never_trained_is_made_anew_one_that_did_is_kept(tmp_path):
+    (job, _) = arms.plan(settings(tmp_path / "out"))
+    RunDir.create_or_resume(job.path, kind=job.verb, config={**job.config, "num_seeds": 5}).close()
+    assert not arms.finished(job)
+    (job.path / "metrics.jsonl").write_text('{"update": 1}\n')
+    with pytest.raises(UserError, match="was made with num_seeds=5"):
+        arms.finished(job)
+
+
+def test_only_chosen_arms_are_run(tmp_path):
+    cfg = settings(tmp_path / "out")
+    assert [j.arm for j in arms.plan(arms.listed({**cfg, "only": "diayn"}))] == ["diayn"]
+    assert list(arms.listed({**cfg, "only": ["diayn", "metra"]})["arms"]) == ["metra", "diayn"]
+    with pytest.raises(UserError, match="unknown arm 'diany': did you mean 'diayn'"):
+        compare.run({**cfg, "only": ["diany"]})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seeds": -1}, "seeds must be at least 1, got -1"),
+        ({"seeds": "many"}, "seeds must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        (
+            {"downstream": {"point": "ant_multi_goals"}},
+            "downstream.point=ant_multi_goals: skill point-metra does not fit env ant_multi_goals",
+        ),
+    ],
+)
+def test_what_no_run_could_do_is_refused_before_any(tmp_path, changed, message):
+    with pytest.raises(UserError, match=message):
+        compare.run({**settings(tmp_path / "out"), **changed})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_job_is_told_with_its_last_error(tmp_path, capsys, monkeypatch):
+    (job, _), log = arms.plan(cfg := settings(tmp_path / "out")), tmp_path / "out" / "logs" / "point-metra.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: of a day before\n")
+    say = "print('error: one\\nerror: the disk is full\\nbye'); raise SystemExit(2)"
+    monkeypatch.setattr(compare, "_command", lambda *_: [sys.executable, "-c", say])
+    assert compare.launch(cfg, [job]) == [job.path]
+    assert "point, metra: exit code 2: the disk is full" in capsys.readouterr().out
+    monkeypatch.setattr(compare, "_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    compare.launch(cfg, [job])
+    assert "exit code 3\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_what_is_trained_ends_with_the_comparison():
+    child = "import os, time; from repertoire.scripts.tied import tie; tie(os.getppid()); print('up', flush=True); "
+    child += "time.sleep(100)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        process.kill()
+        began = time.monotonic()
+        assert process.stdout.read() == b""  # its end is closed once the child is gone too
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.slow

@@ -29,6 +29,13 @@ def make(path, config=CONFIG, kind="train-skills"):
     return run
 
 
+def make_trained(path, config=CONFIG):
+    """A run that holds more than its settings."""
+    run = make(path, config)
+    run.metrics.write_text('{"update": 1, "env_steps": 8}\n')
+    return run
+
+
 def test_fresh_run_then_resume(tmp_path):
     run = make(tmp_path / "a")
     assert not run.resumed and run.manifest["versions"]["jax"] and run.manifest["numerics"]["platform"]
@@ -37,8 +44,31 @@ def test_fresh_run_then_resume(tmp_path):
     assert RunDir.open(tmp_path / "a").config["total_steps"] == 5000
 
 
+def test_a_run_that_never_trained_starts_over(tmp_path, capsys):
+    wrong = {**CONFIG, "num_seeds": 0}
+    first = make(tmp_path / "a", wrong)
+    assert make(tmp_path / "a", wrong).resumed and capsys.readouterr().out == ""
+    (first.path / "metrics.jsonl").touch()  # logs are opened before the first update
+    (first.path / "tensorboard").mkdir()
+    first.checkpoints.mkdir()
+    assert not make(tmp_path / "a").resumed
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "never trained" in line and RunDir.open(first.path).config == CONFIG
+    assert not make(tmp_path / "a", kind="train").resumed and RunDir.open(first.path).kind == "train"
+
+
+@pytest.mark.parametrize("kept", ["checkpoints/1/state", "metrics.jsonl", "evaluation.json"])
+def test_what_was_trained_is_never_overwritten(tmp_path, kept):
+    path = make(tmp_path / "a").path / kept
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="was made with"):
+        make(tmp_path / "a", {**CONFIG, "num_seeds": 2})
+    assert path.read_text() == "{}\n" and RunDir.open(tmp_path / "a").config == CONFIG
+
+
 def test_config_mismatch_names_key_and_values(tmp_path):
-    make(tmp_path / "a")
+    make_trained(tmp_path / "a")
     with pytest.raises(UserError, match=r"ppo\.lr=0\.001, now ppo\.lr=0\.0003: use another run_dir="):
         make(tmp_path / "a", {**CONFIG, "ppo": {"lr": 3e-4, "hidden": [64, 64]}})
     with pytest.raises(UserError, match="'train-skills' run, not 'train'"):
@@ -56,7 +86,7 @@ def test_order_counts_where_it_is_meaning(tmp_path):
     """Entries of a one-hot, slices, channels and weights stand where the config has them."""
     tasks = {"reach": {"reach": 1.0, "safety": 0.0}, "flee": {"reach": -1.0}}
     config = {**CONFIG, "env": {"name": "point_disc", "tasks": tasks}}
-    make(tmp_path / "a", config)
+    make_trained(tmp_path / "a", config)
     other = {**config, "env": {"name": "point_disc", "tasks": dict(reversed(tasks.items()))}}
     with pytest.raises(UserError, match=r"env\.tasks=\['reach', 'flee'\], now env\.tasks=\['flee', 'reach'\]: use"):
         make(tmp_path / "a", other)
@@ -147,7 +177,18 @@ def test_write_errors_are_one_clear_line(tmp_path, monkeypatch, code, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_place_that_cannot_be_made_is_one_clear_line():
+    with pytest.raises(UserError, match=r"cannot write /proc/nope: no folder is or can be made there"):
+        make("/proc/nope")
+
+
 def test_guard_reads_wrapped_library_errors():
+    with pytest.raises(OSError, match="later"), files.guard_writes("x"):  # what was looked for and missed on the way
+        try:
+            raise FileNotFoundError("cache")
+        except FileNotFoundError:
+            raise OSError("later") from None
     with pytest.raises(UserError, match="disk is full"), files.guard_writes("x"):
         try:
             raise ValueError("RESOURCE_EXHAUSTED: write failed [No space left on device]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,8 +14,11 @@ import optax
 
 from repertoire.algos import networks
 from repertoire.algos.types import Array, FeatureBatch, Metrics, Params
-from repertoire.errors import UserError
+from repertoire.errors import UserError, at_least_one
 from repertoire.skills.latent import OneHot, Prior, Sphere, centred_one_hot
+
+#: Settings of objectives that are sizes of layers.
+LAYERS = ("hidden", "density_hidden")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Base:
         """Reject impossible settings with a `UserError`; subclasses add their own and call this one."""
         if self.lr <= 0 or self.mask < 0:
             raise UserError(f"objective.lr must be positive and mask at least 0, got {self.lr} and {self.mask}")
+        at_least_one(self, "objective", *(f.name for f in dataclasses.fields(self) if f.name in LAYERS))
 
     @property
     def channels(self) -> tuple[str, ...]:
