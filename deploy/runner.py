@@ -227,8 +227,8 @@ def _lengths(contract: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], int]
         yield f"range of command {row['name']!r}", row["range"], row["size"]
         for pair in row["range"]:
             yield f"a range of command {row['name']!r}", pair, 2
-    for term in contract["observation"]["terms"]:
-        yield f"clip of observation {term['name']!r}", term["clip"] or [0, 0], 2
+    for term in (t for t in contract["observation"]["terms"] if t["clip"] is not None):
+        yield f"clip of observation {term['name']!r}", term["clip"], 2
 
 
 def _term_problems(term: Mapping[str, Any], sizes: Mapping[str, int], commands: Mapping[str, int]) -> Iterator[str]:

@@ -204,6 +204,7 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda c: c["onnx"].update(file="../exp/model.onnx"), "'../exp/model.onnx' is no file of the export's own folder"),
     (lambda c: c["action"].update(scale=[1.0]), "action.scale has 1 entries, not 8"),
     (lambda c: c["action"].update(clip=[]), "action.clip has 0 entries, not 2"),
+    (lambda c: c["observation"]["terms"][0].update(clip=[]), "clip of observation 'posture' has 0 entries, not 2"),
     (lambda c: c["timing"].update(substeps=0), "timing says 0 substeps of 0.01 s in 0.05 s"),
     (lambda c: c["default_pose"].pop(), "default_pose and root do not fit the 15 entries of qpos"),
     (lambda c: c["joints"][0].update(qpos=[0]), "qpos of joint 'root' has 1 entries, not 2"),

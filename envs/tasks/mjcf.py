@@ -57,8 +57,8 @@ class Mjcf(MjcfRobot):
         """Adds what is seen and rewarded."""
         self._adopt(**{k: names(k, getattr(self, k)) for k in ("policy", "privileged", "features")})
         super().__post_init__()
-        cells = {**Task.coverage_cells, **{slice_name(k): v for k, v in self.coverage.items()}}
-        cells = {k: v for k, v in cells.items() if v is not None}
+        asked = {**Task.coverage_cells, **{slice_name(k): v for k, v in self.coverage.items()}}
+        cells = {k: v for k, v in asked.items() if v is not None}
         at_least(self.name, 1e-9, **{f"coverage.{k}": v for k, v in cells.items()})
         self._adopt(
             fields=("sensordata",) if self.model.nsensor else (),
