@@ -166,8 +166,9 @@ def _friendly(name: str, overrides: Sequence[str], error: Exception) -> UserErro
     from hydra.errors import OverrideParseException
 
     if isinstance(error, OverrideParseException):
+        typed = str(error.override).removeprefix("++")
         return UserError(
-            f"cannot read {error.override!r}: put quotes around a word that holds one of = , [ ] {{ }} or :, and "
+            f"cannot read {typed!r}: put quotes around a word that holds one of = , [ ] {{ }} or :, and "
             "others around the whole for the shell, as in 'overrides=[\"algo.envs=32\"]'"
         )
     for override, parsed in zip(overrides, _parsed(name, overrides), strict=True):
