@@ -14,7 +14,7 @@ from repertoire.envs import registry
 from repertoire.envs.types import Env, EnvSpec
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.composer import Composer
-from repertoire.scripts.bench_ours import CHUNK, Contestant, jit_caller
+from repertoire.scripts.bench_ours import CHUNK, Contestant, stepped, steps_caller
 from repertoire.skills.skill import SCHEMA, Skill, contract
 
 
@@ -43,15 +43,10 @@ def beside_caller(env: Env, composer: Composer, worlds: int, steps: int) -> tupl
             for k, n in zip(keys, (composer.size, env.spec.action_size), strict=True)
         )
         acts = jax.vmap(lambda obs, c: composer.act(obs, composer.resolve(c))[0])(state.obs["policy"], command)
-        state = jax.vmap(env.step)(state, action)
-        done = state.terminated | state.truncated
-        return jax.vmap(env.reset_where)(done, state), (state.reward.mean(), acts.mean())
+        state, reward = stepped(env, state, action)
+        return state, (reward, acts.mean())
 
-    @jax.jit
-    def run(state: Any, key: jax.Array) -> tuple[Any, Any]:
-        return jax.lax.scan(step, state, jax.random.split(key, steps))
-
-    return jit_caller(run, jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), worlds)))
+    return steps_caller(env, step, worlds, steps)
 
 
 def drawn_skill(spec: EnvSpec, hidden: Sequence[int], seed: int) -> Skill:

@@ -129,12 +129,25 @@ def scan_caller(env: Env, worlds: int, steps: int, policy: bool = False) -> tupl
     def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         noise = jax.random.uniform(key, (worlds, env.spec.action_size), minval=-1.0, maxval=1.0)
         action = _act(params, state.obs["policy"]) + 0.5 * noise if policy else noise
-        state = jax.vmap(env.step)(state, action)
-        done = state.terminated | state.truncated
-        return jax.vmap(env.reset_where)(done, state), state.reward.mean()
+        return stepped(env, state, action)
+
+    return steps_caller(env, step, worlds, steps)
+
+
+def stepped(env: Env, state: Any, action: jax.Array) -> tuple[Any, jax.Array]:
+    """States of all worlds after actions [N, A], auto-reset as in a rollout, and the mean reward []."""
+    state = jax.vmap(env.step)(state, action)
+    done = state.terminated | state.truncated
+    return jax.vmap(env.reset_where)(done, state), state.reward.mean()
+
+
+def steps_caller(
+    env: Env, step: Callable[..., Any], worlds: int, steps: int
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """`steps` times `step(state, key) -> (state, out)` in a jitted scan, from fresh episodes on."""
 
     @jax.jit
-    def run(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    def run(state: Any, key: jax.Array) -> tuple[Any, Any]:
         return jax.lax.scan(step, state, jax.random.split(key, steps))
 
     return jit_caller(run, jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), worlds)))
