@@ -113,3 +113,21 @@ def test_a_mirror_image_far_in_the_tail_cannot_blow_the_loss_up():
     grads, metrics = jax.grad(ppo.loss, has_aux=True)(params, nets, batch, config)
     assert float(metrics["loss/policy"]) == pytest.approx(-(1 - 1 - 3 * 2 - 1) / 4, rel=1e-5)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(("normalize", "same"), [(True, True), (False, False)])
+def test_a_channel_a_thousand_times_as_loud_leaves_the_policy_gradient(normalize, same):
+    spec, config = registry.make_spec("point"), ppo.PPOConfig(hidden=(4,))
+    nets = ppo.actor_critic(spec, 0, 2, config)
+    params, size = nets.init(jax.random.key(0)), spec.obs.size("policy")
+    a, inputs = jax.random.normal(jax.random.key(1), (64, 2)), jax.random.normal(jax.random.key(2), (64, size))
+
+    def gradient(scale):
+        loud = a * jnp.array([scale, 1.0])
+        advantage = advantages.combine(loud, jnp.array([0.7, 0.3]), loud, normalize)
+        batch = ppo.Batch(inputs, inputs, jnp.zeros((64, 2)), jnp.zeros(64), advantage, jnp.zeros((64, 2)))
+        return jax.grad(ppo.loss, has_aux=True)(params, nets, batch, config)[0]["policy"]
+
+    before, after = (jax.tree.leaves(gradient(scale)) for scale in (1.0, 1000.0))
+    assert any(np.abs(x).max() > 1e-4 for x in before)
+    assert all(np.allclose(x, y, rtol=1e-3, atol=1e-5) for x, y in zip(before, after, strict=True)) == same
