@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from repertoire.envs import playground_env, registry
 from repertoire.errors import UserError, unknown
-from repertoire.scripts import bench_ours, bench_physics, bench_rivals, machine
+from repertoire.scripts import bench_ours, bench_physics, bench_rivals, elsewhere, machine
 from repertoire.scripts.bench_ours import Contestant
 
 #: Worlds that a rival steps at once: on a CPU more of them only take longer.
@@ -89,14 +85,8 @@ def _beside(rival: str, row: dict[str, Any], rounds: int, quick: bool, limit_s: 
 
 def _elsewhere(asked: list[Any], limit_s: float) -> dict[str, Any]:
     """`rival_row(*asked)` of a process of its own; without a figure, and with the reason as a note, if it fails."""
-    command = [sys.executable, "-P", "-m", "repertoire.scripts.bench_envs", json.dumps(asked)]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return {"ratio_to_bare": None, "note": f"not done after {limit_s:g} s"}
-    last = ((done.stderr if done.returncode else done.stdout).strip().splitlines() or ["no output"])[-1]
-    return {"ratio_to_bare": None, "note": last[:200]} if done.returncode else json.loads(last)
+    found = elsewhere.ask("repertoire.scripts.bench_envs", asked, limit_s)
+    return {"ratio_to_bare": None, "note": found} if isinstance(found, str) else found
 
 
 def rival_row(rival: str, name: str, worlds: int, rounds: int, quick: bool) -> dict[str, Any]:
@@ -112,7 +102,4 @@ def rival_row(rival: str, name: str, worlds: int, rounds: int, quick: bool) -> d
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(rival_row(*json.loads(sys.argv[1]))))
-    except UserError as error:
-        sys.exit(str(error))
+    elsewhere.answer(rival_row)

@@ -1,4 +1,4 @@
-"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives; all envs."""
+"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives; all envs; agreement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_control, bench_envs, bench_objectives, bench_physics, build, config
+from repertoire.scripts import bench_agreement, bench_control, bench_envs, bench_objectives, bench_physics, build, config
 from repertoire.scripts.bench_ours import Contestant
 
 #: Groups of rows -> columns of their table: key, heading, format.
@@ -25,7 +25,11 @@ ENVS = (("name", "env", "{}"), ("worlds", "worlds", "{}"), ("bare_per_s", "bare 
         ("steps_per_s", "env steps/s", "{:,.0f}"), ("ratio_to_bare", "to bare physics", "{:.3f}"),
         ("ratio_to_mjx", "to MJX", "{:.0f}"), ("ratio_to_playground", "to Playground, sim. time", "{:.1f}"),
         ("compile_s", "compile s", "{:.1f}"), ("peak_rss_mib", "memory MiB", "{:.0f}"))  # fmt: skip
-GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES, "envs": ENVS}
+AGREEMENT = (("name", "env", "{}"), ("backend", "native and", "{}"), ("seconds", "s", "{:.2g}"),
+             ("position_m", "m apart", "{:.1e}"), ("angle_rad", "rad apart", "{:.1e}"),
+             ("tolerance", "tolerance", "{:.0e}"), ("agrees", "agrees", "{}"), ("holds_s", "until s", "{:.2g}"),
+             ("compile_s", "compile s", "{:.1f}"))  # fmt: skip
+GROUPS = {"throughput": THROUGHPUT, "objectives": OBJECTIVES, "envs": ENVS, "agreement": AGREEMENT}
 
 
 def main(verb: str, args: list[str]) -> None:
@@ -56,8 +60,10 @@ def measure(group: str, cfg: dict[str, Any]) -> dict[str, Any]:
     env, rounds = cfg["env_name"], cfg["rounds"]
     if group == "objectives":
         return bench_objectives.measure(env, rounds)
+    names = words("envs", cfg["envs"])
+    if group == "agreement":
+        return bench_agreement.measure(names, cfg["env_options"], cfg["seconds"], cfg["rival_limit"])
     if group == "envs":
-        names = words("envs", cfg["envs"])
         rivals = [rival for rival in bench_envs.RIVALS if cfg[rival]]
         return bench_envs.measure(names, cfg["worlds"], rounds, rivals=rivals, limit_s=cfg["rival_limit"])
     extra = [learning(env, cfg["worlds"], cfg["objective_name"])]

@@ -17,7 +17,7 @@ from repertoire.scripts import plugins
 ALIASES = {"task": "env", "launcher": "hydra/launcher", "model": "env.file", "id": "env.id"}
 LAUNCHERS = {"slurm": "submitit_slurm", "submitit": "submitit_local", "local": "basic", "ray": "ray"}
 #: Groups whose options are open: checked by what they configure, not by Hydra.
-OPEN = ("env.", "objective.", "channels.", "downstream.")
+OPEN = ("env.", "objective.", "channels.", "downstream.", "env_options.")
 GROUPS = ("env", "algo", "objective", "controller", "comparison", "preset")
 
 

@@ -20,6 +20,7 @@ from repertoire.scripts import (
     bench_rivals,
     benchmark,
     config,
+    elsewhere,
 )
 from repertoire.scripts.bench_ours import Contestant
 from repertoire.scripts.bench_physics import measure
@@ -215,9 +216,9 @@ ROW = {"name": "point", "worlds": 4, "ratio_to_bare": 0.5, "ratio_to_mjx": None,
 def test_what_a_rival_says_of_itself_becomes_a_ratio_or_a_note(
     script: str, limit: float, ratio: float | None, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = bench_envs.subprocess.run
+    real = elsewhere.subprocess.run
     monkeypatch.setattr(
-        bench_envs.subprocess, "run", lambda _, **kw: real([sys.executable, "-c", f"import json\n{script}"], **kw)
+        elsewhere.subprocess, "run", lambda _, **kw: real([sys.executable, "-c", f"import json\n{script}"], **kw)
     )
     row = bench_envs._beside("mjx", dict(ROW), 1, True, limit)
     assert (row["ratio_to_mjx"], row["note"]) == (ratio and pytest.approx(ratio), note)

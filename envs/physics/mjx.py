@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import mujoco
 from mujoco import mjx
 
-from repertoire.envs.physics import constants
+from repertoire.envs.physics import constants, implicit
 from repertoire.envs.physics import overrides as overriding
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.types import Array, Data, Held, Start
@@ -54,6 +54,7 @@ class MjxPhysics:
         self.model, self._fields, self._impl = model, fields, impl
         self._contacts, self._constraints = contacts, constraints
         self._mx = _put_model(model, impl, self.name)
+        self._coupled = implicit.related(model) if impl == "jax" and implicit.uses(model) else None
         self._carried = (*_CARRIED, *(_MOCAP if model.nmocap else ()))
         self._known = _variable_fields(self._mx)
         self._forward = not _KINEMATIC.issuperset(fields)
@@ -120,7 +121,7 @@ class MjxPhysics:
             model = self._model(data.overrides)
             carried = {k: data.backend[k] for k in self._carried}
             d = blank.replace(time=data.time, qpos=data.qpos, qvel=data.qvel, ctrl=ctrl.astype(kind), **carried)
-            d, _ = jax.lax.scan(lambda d, _: (_same_types(mjx.step(model, d), d), None), d, None, length=substeps)
+            d, _ = jax.lax.scan(lambda d, _: (_same_types(self._substep(model, d), d), None), d, None, length=substeps)
             for address, value in held:
                 d = d.replace(qpos=d.qpos.at[address].set(value))
             if held:
@@ -147,6 +148,9 @@ class MjxPhysics:
 
     def _model(self, overrides: Mapping[str, Array]) -> Any:
         return self._mx.tree_replace(dict(overrides)) if overrides else self._mx
+
+    def _substep(self, model: Any, d: Any) -> Any:
+        return mjx.step(model, d) if self._coupled is None else implicit.step(model, d, self._coupled)
 
     def _data(self, d: Any, overrides: dict[str, Array]) -> Data:
         backend = {k: getattr(d, k) for k in self._carried}
