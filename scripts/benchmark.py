@@ -1,4 +1,4 @@
-"""`benchmark`: physics only, env, + inference, + learning, and the rivals; the overhead of objectives; all envs; agreement."""
+"""`benchmark`: physics only, env, + inference, + learning, and rivals; overhead of objectives; all envs; agreement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import jax
 from repertoire.algos import trainer
 from repertoire.errors import UserError, unknown, words
 from repertoire.experiment.files import write_json
-from repertoire.scripts import bench_agreement, bench_control, bench_envs, bench_objectives, bench_physics, build, config
+from repertoire.scripts import (
+    bench_agreement,
+    bench_control,
+    bench_envs,
+    bench_objectives,
+    bench_physics,
+    build,
+    config,
+)
 from repertoire.scripts.bench_ours import Contestant
 
 #: Groups of rows -> columns of their table: key, heading, format.

@@ -34,7 +34,7 @@ def related(model: mujoco.MjModel) -> np.ndarray:
 
 
 def step(model: Any, data: Any, coupled: np.ndarray) -> Any:
-    """One step of `mjx.Model` and `mjx.Data`; `coupled` is `related` of the model. Only for models that `uses` holds of."""
+    """One step of `mjx.Data`; `coupled` is `related` of the model, which `uses` must hold of."""
     data = mjx.forward(model, data)
     slope = mjx.deriv_smooth_vel(_unlimited(model, data), data)
     if slope is None:  # neither actuators nor damping
