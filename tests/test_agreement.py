@@ -16,6 +16,7 @@ from repertoire.envs.physics import agreement, implicit
 from repertoire.envs.physics.mjx import MjxPhysics
 from repertoire.envs.physics.native import NativePhysics
 from repertoire.envs.task import Task
+from repertoire.envs.tasks import skillbench
 from repertoire.envs.tasks.panda import kinematics
 from repertoire.envs.tasks.panda.furniture import HALF
 from repertoire.envs.types import Start
@@ -102,8 +103,11 @@ MOVING = {
     "h1_cabinet": (0.1, {"left_door": (-1.0,), "right_door": (1.0,)}),
     "h1_ball": (0.1, {"object": (1.0, 0.5, 0, 0, 10.0, 0)}),
     "h1_box": (0.1, {"object": (0.3, 0.2, 0, 0, 0, 1.0)}),
+    "h1_transfer": (0.1, {"object": (0.3, 0.2, 0, 0, 0, 1.0)}),
     "h1_lift": (0.1, {"object": (0.2, 0.1, 0, 0, 0, 0.5)}),
 }
+#: Env -> the env in `MOVING`, or the robot in `test_humanoids.py`, that has its model.
+SAME = {"h1_carry": "h1_lift", "h1_far_reach": "h1"}
 #: So far do things start in what they stand on, m: at rounding's distance one backend may see them a substep later.
 SUNK = 1e-4
 
@@ -127,6 +131,16 @@ def gripped(task: Task, start: Start, controls: Any) -> tuple[Start, Any]:
     hand = kinematics.forward(start.qpos[1, :7])
     qpos = start.qpos.at[1, 7:9].set(HALF - SUNK).at[1, cube].set(jnp.asarray([*hand.position, 0, 1, 0, 0]))
     return start.replace(qpos=qpos), controls.at[:, 1, 7].set(0.0).at[..., 8].set(0.0)
+
+
+def test_every_scene_is_compared() -> None:
+    """By itself or in another env of the same model; on the H1, which compiles faster than the G1."""
+    scenes = {task.name for task in skillbench.TASKS if task.name.startswith("h1")}
+    assert scenes == {*SAME, *MOVING} - {"panda_reach", "panda_scene"}
+    for pair in SAME.items():
+        one, other = (registry.make_task(name).model for name in pair)
+        for field in ("body_mass", "geom_size", "geom_pos", "geom_friction", "geom_condim", "actuator_gainprm"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
 @pytest.mark.slow
