@@ -83,6 +83,7 @@ def test_axes_are_related_along_the_way_to_the_root(hand):
     assert implicit.uses(hand) and not implicit.uses(registry.make_task("point").model)
 
 
+@pytest.mark.slow
 def test_a_servo_at_its_limit_and_two_fingers_move_on_mjx_as_on_native(hand):
     """In float64, to what `native` tells in float32. By MJX's own integrator they are 39 mrad and 0.035 mm apart."""
     start = Start(qpos=jnp.asarray(hand.qpos0, jnp.float32)[None], qvel=jnp.zeros((1, hand.nv)), overrides={})
@@ -183,9 +184,9 @@ PYRAMIDAL, ELLIPTIC = (int(c) for c in (mujoco.mjtCone.mjCONE_PYRAMIDAL, mujoco.
 @pytest.mark.parametrize(
     ("by", "position", "agrees", "holds", "note"),
     [
-        ({PYRAMIDAL: 5e-5}, 5e-5, "yes", 0.3, ""),
+        ({PYRAMIDAL: 5e-4}, 5e-4, "yes", 0.3, ""),
         ({PYRAMIDAL: 0.5, ELLIPTIC: 0.0}, 0.0, "yes", 0.3, "with elliptic friction cones; as the env has them 5.0e-01"),
-        ({PYRAMIDAL: 0.5, ELLIPTIC: 2e-4}, 2e-4, "NO", 0.1, "with elliptic friction cones"),
+        ({PYRAMIDAL: 0.5, ELLIPTIC: 2e-3}, 2e-3, "NO", 0.1, "with elliptic friction cones"),
         ({PYRAMIDAL: np.nan, ELLIPTIC: np.nan}, np.nan, "NO", 0.1, "with elliptic friction cones"),
     ],
 )
