@@ -96,16 +96,17 @@ def test_a_servo_at_its_limit_and_two_fingers_move_on_mjx_as_on_native(hand):
 
 # -- whole models ----------------------------------------------------------------------------------------------------
 
-#: Env -> simulated time, s, and velocities of joints at the start, m/s and rad/s: all slide, roll or swing.
+#: Env -> simulated time, s; largest difference of qpos, m and rad; velocities of joints at the start, m/s and rad/s.
+#: A cube that slides over a table hops a little, and strikes it again with an edge: 0.12 mm and 1.3e-3 were measured.
 MOVING = {
-    "panda_reach": (0.2, {}),
-    "panda_scene": (0.1, {"cube": (0.3, 0.1), "drawer": (0.2,), "button": (-0.1,)}),
-    "h1_button": (0.1, {}),
-    "h1_cabinet": (0.1, {"left_door": (-1.0,), "right_door": (1.0,)}),
-    "h1_ball": (0.1, {"object": (1.0, 0.5, 0, 0, 10.0, 0)}),
-    "h1_box": (0.1, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
-    "h1_transfer": (0.1, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
-    "h1_lift": (0.1, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
+    "panda_reach": (0.2, 1e-4, {}),
+    "panda_scene": (0.1, 1e-4, {"cube": (0.3, 0.1), "drawer": (0.2,), "button": (-0.1,)}),
+    "h1_button": (0.1, 1e-4, {}),
+    "h1_cabinet": (0.1, 1e-4, {"left_door": (-1.0,), "right_door": (1.0,)}),
+    "h1_ball": (0.1, 1e-4, {"object": (1.0, 0.5, 0, 0, 10.0, 0)}),
+    "h1_box": (0.1, 5e-3, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
+    "h1_transfer": (0.1, 5e-3, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
+    "h1_lift": (0.1, 1e-4, {"object": (0.1, 0.05, 0, 0, 0, 0.3)}),
 }
 #: Env -> the env in `MOVING`, or the robot in `test_humanoids.py`, that has its model.
 SAME = {"h1_carry": "h1_lift", "h1_far_reach": "h1"}
@@ -148,10 +149,15 @@ def test_every_scene_is_compared() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MOVING)
 def test_native_and_mjx_agree_on_what_is_handled(name: str) -> None:
-    """Random actions while the objects move, in float64, with the env's own friction cones."""
+    """Random actions while the objects move, in float64, with the env's own friction cones.
+
+    For 0.04 s to 5e-5, where 3e-7 was measured: contacts stretch the rounding of two programs, which is another on
+    other processors. Then to what `MOVING` says.
+    """
     task = registry.make_task(name, **({"reset_noise": 0.0, "vary_size": 0.0} if name == "panda_scene" else {}))
-    seconds, rates = MOVING[name]
-    start, controls, places = begun(task, rates, round(seconds / (task.substeps * task.model.opt.timestep)))
+    seconds, tolerance, rates = MOVING[name]
+    period = task.substeps * task.model.opt.timestep
+    start, controls, places = begun(task, rates, round(seconds / period))
     if name == "panda_scene":
         start, controls = gripped(task, start, controls)
     with jax.enable_x64(True):
@@ -160,7 +166,9 @@ def test_native_and_mjx_agree_on_what_is_handled(name: str) -> None:
         )
     moved = np.abs(one - one[0]).max((0, 1))
     assert moved.max() > 0.01 and (moved[places] > 5e-4).all()
-    np.testing.assert_allclose(one, other, atol=1e-4)
+    near = 1 + max(1, round(0.04 / period))
+    np.testing.assert_allclose(one[:near], other[:near], atol=5e-5)
+    np.testing.assert_allclose(one, other, atol=tolerance)
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------
