@@ -16,7 +16,7 @@ import pytest
 
 from repertoire.envs import physics, registry
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.physics import constants
+from repertoire.envs.physics import agreement, constants
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.physics.mjx import MjxPhysics
 from repertoire.envs.physics.native import NativePhysics
@@ -144,8 +144,7 @@ def test_native_and_mjx_agree(name):
     """
     task = registry.make_task(name, **OPTIONS.get(name, {}))
     model = task.model
-    model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    model.geom_condim[:] = 3
+    agreement.elliptic(model)
     period = task.substeps * model.opt.timestep
     start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), 1))
     low, high = model.actuator_ctrlrange.T
@@ -258,8 +257,7 @@ needs_warp = pytest.mark.skipif(
 def test_warp_agrees_with_native(name):
     task = registry.make_task(name)
     model = task.model
-    model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    model.geom_condim[:] = 3
+    agreement.elliptic(model)
     start = jax.vmap(task.start)(jax.random.split(jax.random.key(0), 4))
     ctrl = jax.random.uniform(jax.random.key(1), (4, 4, model.nu), minval=-1, maxval=1)
     engines = NativePhysics(model, task.fields), MjxPhysics(model, task.fields, impl="warp")

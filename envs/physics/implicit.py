@@ -17,6 +17,9 @@ import numpy as np
 from repertoire.envs.physics.quiet import mjx
 from repertoire.envs.types import Array
 
+#: What actuators make of velocities is entry 2 of these.
+_GAINS = ("actuator_gainprm", "actuator_biasprm")
+
 
 def uses(model: mujoco.MjModel) -> bool:
     """Whether `model` is integrated by `implicitfast`."""
@@ -53,9 +56,6 @@ def _unlimited(model: Any, data: Any) -> Any:
     limited = jnp.asarray(model.actuator_forcelimited, bool)
     free = ~(limited & ((data.actuator_force <= low) | (data.actuator_force >= high)))
     return model.tree_replace({name: _damped(getattr(model, name), free) for name in _GAINS})
-
-
-_GAINS = ("actuator_gainprm", "actuator_biasprm")
 
 
 def _damped(parameters: Array, free: Array) -> Array:
