@@ -76,7 +76,7 @@ class MjxPhysics:
         mocap: Array | None = None,
         held: Held = (),
     ) -> Data:
-        """`substeps` of `mjx.step` or `implicit.step` under constant `ctrl`; with `held`, a `mjx.forward` after them."""
+        """`substeps` of `mjx.step` or `implicit.step` under constant `ctrl`; with `held`, `mjx.forward` after them."""
         if kick is not None:
             data = data.replace(qvel=data.qvel + kick)
         if mocap is not None:
