@@ -57,4 +57,4 @@ def zero_shot(env: MacroEnv) -> ZeroShot:
 
 def random_skills(env: MacroEnv) -> Rule:
     """Random skills, latents and weights, drawn afresh at every macro step."""
-    return lambda key, state: env.composer.sample(key)
+    return env.sample
