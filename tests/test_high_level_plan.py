@@ -45,9 +45,10 @@ def test_the_search_finds_the_bottom_of_a_bowl(method):
     assert float(found.cost) < (0.05 if method == "cem" else 0.5)
 
 
-def test_a_candidate_without_a_finite_cost_is_never_chosen():
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_candidate_without_a_finite_cost_is_never_chosen(bad):
     def cost(x):
-        return jnp.where(x[0, 0] > 0, jnp.nan, jnp.square(x + 1).sum())
+        return jnp.where(x[0, 0] > 0, bad, jnp.square(x + 1).sum())
 
     config = SearchConfig(horizon=1, candidates=64, iterations=4)
     found = search(cost, jnp.zeros((1, 1)), KEY, config)
