@@ -72,6 +72,7 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
     run_up = typed("controller.run_up", controller["run_up"], int)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
+    navigate.task_of(env)  # fails here, not when the hand-offs are measured
     ground = macro_of(cfg, _open_ground(cfg, env))
     handoff.check(ground)
 
