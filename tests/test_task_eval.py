@@ -68,6 +68,19 @@ def test_tasks_without_success_report_none():
     assert "success" not in task_eval.summary(episodes({}))
 
 
+def test_a_rule_draws_nothing_that_a_world_draws():
+    """Keys of worlds, and of what each makes of its own, are none of the rule's."""
+    starts, steps, begin = task_eval._keys(jax.random.key(0), 8, 6)
+    deep = jax.vmap(lambda k: jax.random.split(k, 8))
+    worlds = [starts, deep(starts), jax.vmap(deep)(deep(starts))]
+    rules = [steps, deep(steps), begin, deep(begin)]
+    found = [np.concatenate([jax.random.key_data(k).reshape(-1, 2) for k in of]) for of in (worlds, rules)]
+    both = np.concatenate([np.unique(x, axis=0) for x in found])
+    assert len(np.unique(both, axis=0)) == len(both)
+    fewer = task_eval._keys(jax.random.key(0), 3, 6)[0]
+    np.testing.assert_array_equal(jax.random.key_data(fewer), jax.random.key_data(starts)[:3])
+
+
 def test_rules_that_differ_in_numbers_alone_compile_once():
     env, traced = registry.make("point"), []
 
