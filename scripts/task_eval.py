@@ -22,6 +22,7 @@ from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import OWN, MacroEnv
 from repertoire.high_level.rules import Decider, Rule, StatefulRule, as_partial, stateful
 from repertoire.scripts import stage_eval
+from repertoire.skills import statistics
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
 AT_END = ("success", "goal_error")
@@ -217,8 +218,14 @@ def table(
     count: int,
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
+    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`.
+
+    The interval of the mean of several seeds is over seeds and episodes (`statistics.normal`).
+    """
     rules = {name: mean(rows)}
+    if len(rows) > 1 and "return_low" in rows[0]:
+        ends = statistics.normal(*zip(*((r["return"], r["return_high"] - r["return"]) for r in rows), strict=True))
+        rules[name] |= dict(zip(("return_low", "return_high"), ends, strict=True))
     for other, rule in others.items():
         if other != name:
             rules[other] = summary(episodes(env, rule, key, count, steps))
