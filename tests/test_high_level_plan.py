@@ -75,6 +75,14 @@ def test_impossible_searches_are_named(options, message):
         SearchConfig(**options)
 
 
+@pytest.mark.parametrize(("worlds", "share", "rows"), [(2, 0.2, 5), (2, 0.9, 5), (10, 0.2, 10)])
+def test_some_worlds_are_held_out_however_few_there_are(worlds, share, rows):
+    here, moved = jax.random.normal(KEY, (2, worlds, 5, 2))
+    data = dynamics_fit.Transitions(here, moved, here + moved, jnp.ones((worlds, 5), bool))
+    config = dynamics_fit.DynamicsConfig(members=1, hidden=(4,), updates=1, held_out=share)
+    assert dynamics_fit.fit(data, config, np.arange(2), KEY)[1]["transitions"] == rows
+
+
 # -- planning in the simulator --------------------------------------------------------------------------------------
 
 
