@@ -149,14 +149,14 @@ def test_zero_shot_rule_points_along_phi_of_the_goal(env, skill):
 
 
 def test_skills_of_features_that_a_task_does_not_show_have_no_zero_shot_rule(env, make_skill):
-    """They act there all the same; so the baselines of an evaluation leave the rule out, at the end of a training too."""
+    """They act there all the same, so the baselines of an evaluation leave the rule out."""
     seen = make_skill(registry.make_spec("point", smooth={"velocity": 0.5}))
     m = macro(env, seen, 5)
     with pytest.raises(UserError, match="on the feature 'smooth_velocity', which env point_maze does not show"):
         goals.zero_shot(m)
     assert set(task_eval.controller_baselines(m)) == {"random"}
     along = {**seen.manifest["contract"], "features": [{"name": "position", "size": 1}]}
-    with pytest.raises(UserError, match="goal of env point_maze has 2 entries, the position .* 1: no zero-shot"):
+    with pytest.raises(UserError, match=r"goal of env point_maze has 2 entries, the position .* 1: no zero-shot"):
         goals.zero_shot(macro(env, Skill({**seen.manifest, "contract": along}, seen.arrays), 5))
 
 
