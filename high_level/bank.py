@@ -70,9 +70,7 @@ class Bank:
             kept.append(new)
         return jnp.stack(rows), tuple(kept)
 
-    def act_chosen(
-        self, obs: Array, latents: Sequence[Array], chosen: Array, memory: Command
-    ) -> tuple[Array, Command]:
+    def act_chosen(self, obs: Array, latents: Sequence[Array], chosen: Array, memory: Command) -> tuple[Array, Command]:
         """What `act` gives of the skills `chosen` [m], indices: their actions [m, A], and the new memory of all.
 
         Under `vmap` the choices of all worlds are sorted by skill, and each skill computes its own (`dispatch`), where

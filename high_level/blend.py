@@ -102,7 +102,9 @@ class Blend(Composer):
         self.config = config or BlendConfig()
         self.mode = self.config.combine + ("+residual" if self.config.residual else "")
         if (self.config.top or 0) > len(skills):
-            raise UserError(f"controller.top must be at most {len(skills)}, the number of skills, got {self.config.top}")
+            raise UserError(
+                f"controller.top must be at most {len(skills)}, the number of skills, got {self.config.top}"
+            )
         self.groups, self.joint_group = _groups(self.config.groups, env.action_names)
         self.sizes = tuple(s.prior.size for s in skills)
         self.std = np.stack([_std(s, env.action_size, self.config.std) for s in skills])
@@ -131,9 +133,10 @@ class Blend(Composer):
             actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
             action = jnp.clip(actions, -1.0, 1.0)[self.joint_group, np.arange(len(self.joint_group))]
         elif self.config.top:
-            _, best = jax.lax.top_k(self.acting(command), self.config.top)
+            best = self._heaviest(command.weights)
             actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
-            action = self._combined(actions, self.weights(command)[best], jnp.asarray(self.std)[best])
+            weights = command.weights[best][:, self.joint_group]
+            action = self._combined(actions, weights, jnp.asarray(self.std)[best])
         else:
             actions, memory = self.bank.act(obs, command.latents, command.memory)
             action = self._combined(actions, self.weights(command), self.std)
@@ -194,10 +197,15 @@ class Blend(Composer):
         weights = jax.nn.softmax(self.config.sharpness * rows, axis=0)
         if self.config.top is None:
             return weights
-        _, best = jax.lax.top_k(weights[:, self.joint_group].mean(1), self.config.top)
-        kept = (jnp.arange(len(rows))[:, None] == best).any(1)
-        # not a quotient: where all that is kept of a group has underflown, it would be 0 / 0
-        return jax.nn.softmax(jnp.where(kept[:, None], self.config.sharpness * rows, -jnp.inf), axis=0)
+        best = self._heaviest(weights)
+        # not a quotient of weights: where all that are kept of a group have underflown, it would be 0 / 0
+        kept = jax.nn.softmax(self.config.sharpness * rows[best], axis=0)
+        return jnp.zeros_like(weights).at[best].set(kept)
+
+    def _heaviest(self, weights: Array) -> Array:
+        """The `top` skills [k] of the largest mean weight over the actuators, of weights [n, G]."""
+        share = np.bincount(self.joint_group, minlength=len(self.groups)) / len(self.joint_group)
+        return jnp.asarray(jax.lax.top_k(weights @ share.astype(np.float32), self.config.top)[1])
 
     def _bounded(self, residual: Array) -> Array:
         return self.config.residual * jnp.clip(residual, -1.0, 1.0)

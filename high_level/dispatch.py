@@ -25,7 +25,7 @@ AT_ONCE = 8
 class Blocks(NamedTuple):
     """Which rows go where: group of each block [G], its rows [G, B], place of every row [R] among all G B.
 
-    Only the first `used` [] blocks hold rows. What fills a block up are rows of others.
+    Only the first `used` [] blocks hold rows of their group; what fills a block up are rows of others.
     """
 
     owner: Array
@@ -67,8 +67,8 @@ def sort(index: Array, groups: int, size: int) -> Blocks:
 
 
 def compute(function: Callable[[Array, Array], Array], blocks: Blocks) -> Array:
-    """[R, ...]: what `function`, of (group [], rows [B]) -> [B, ...], makes of every row; undefined for one left out."""
-    total, size = blocks.rows.shape
+    """What `function`, of (group [], rows [B]) -> [B, ...], makes of every row, [R, ...]; anything for one left out."""
+    total = len(blocks.owner)
     chunk = min(AT_ONCE if jax.default_backend() == "cpu" else total, total)
     short = -total % chunk
     owner, rows = (jnp.pad(x, ((0, short), *[(0, 0)] * (x.ndim - 1))) for x in (blocks.owner, blocks.rows))
