@@ -156,7 +156,8 @@ def _stack_chosen(stack: _Stack, obs: Array, latents: list[Array], chosen: Array
     arrays, reads, told = stack.arrays, jnp.asarray(stack.reads), jnp.stack(latents, axis=1)
 
     def block(member: Array, rows: Array) -> Array:
-        skill = Skill(stack.manifest, {k: jnp.asarray(v)[member] for k, v in arrays.items()})  # type: ignore[arg-type]
+        fetched = {k: jnp.asarray(v)[member] for k, v in arrays.items()}
+        skill = Skill(stack.manifest, fetched)  # type: ignore[arg-type]  # tracers in place of numpy
         own, z = obs[rows // slots][:, reads[member]], told[rows // slots, member]
         return jax.vmap(skill.act)(own, z)
 

@@ -133,13 +133,13 @@ class Blend(Composer):
             actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
             action = jnp.clip(actions, -1.0, 1.0)[self.joint_group, np.arange(len(self.joint_group))]
         elif self.config.top:
-            best = self._heaviest(command.weights)
+            best = self._heaviest(command.weights, self.config.top)
             actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
             weights = command.weights[best][:, self.joint_group]
             action = self._combined(actions, weights, jnp.asarray(self.std)[best])
         else:
             actions, memory = self.bank.act(obs, command.latents, command.memory)
-            action = self._combined(actions, self.weights(command), self.std)
+            action = self._combined(actions, self.weights(command), jnp.asarray(self.std))
         if self.config.residual:
             action = action + command.residual
         return action, command._replace(memory=memory)
@@ -197,15 +197,15 @@ class Blend(Composer):
         weights = jax.nn.softmax(self.config.sharpness * rows, axis=0)
         if self.config.top is None:
             return weights
-        best = self._heaviest(weights)
+        best = self._heaviest(weights, self.config.top)
         # not a quotient of weights: where all that are kept of a group have underflown, it would be 0 / 0
         kept = jax.nn.softmax(self.config.sharpness * rows[best], axis=0)
         return jnp.zeros_like(weights).at[best].set(kept)
 
-    def _heaviest(self, weights: Array) -> Array:
-        """The `top` skills [k] of the largest mean weight over the actuators, of weights [n, G]."""
+    def _heaviest(self, weights: Array, top: int) -> Array:
+        """The `top` skills, indices, of the largest mean weight over the actuators, of weights [n, G]."""
         share = np.bincount(self.joint_group, minlength=len(self.groups)) / len(self.joint_group)
-        return jnp.asarray(jax.lax.top_k(weights @ share.astype(np.float32), self.config.top)[1])
+        return jnp.asarray(jax.lax.top_k(weights @ share.astype(np.float32), top)[1])
 
     def _bounded(self, residual: Array) -> Array:
         return self.config.residual * jnp.clip(residual, -1.0, 1.0)
