@@ -26,12 +26,27 @@ def resolve(write: Writer, blend: Blend, logits: str) -> list[str]:
                 write.node("Equal", write.constant(np.arange(skills)[:, None], np.int64), best), "FLOAT"
             )
         else:
-            normal = write.node("Softmax", write.node("Mul", cube, write.constant(config.sharpness)), axis=1)
+            normal = _softmax(write, blend, write.node("Mul", cube, write.constant(config.sharpness)))
         normal = write.node("Reshape", normal, write.constant([-1, skills * groups], np.int64))
     if residual:
         clipped = write.node("Clip", residual, write.constant(-1), write.constant(1))
         residual = write.node("Mul", clipped, write.constant(config.residual))
     return [*latents, normal, residual]
+
+
+def _softmax(write: Writer, blend: Blend, cube: str) -> str:
+    """Weights [B, n, G] of sharpened logits: of all skills, or of the `top` of the largest mean over the actuators."""
+    weights = write.node("Softmax", cube, axis=1)
+    if blend.config.top is None:
+        return weights
+    joints = write.node("Gather", weights, write.constant(blend.joint_group, np.int64), axis=2)
+    last = write.constant([2], np.int64)
+    best = write.least(write.node("Neg", write.node("ReduceMean", joints, axes=[2], keepdims=0)), blend.config.top)
+    places = write.constant(np.arange(len(blend.skills))[:, None], np.int64)
+    same = write.node("Equal", places, write.node("Unsqueeze", best, write.constant([1], np.int64)))
+    kept = write.node("ReduceSum", write.cast(same, "FLOAT"), last, keepdims=1)
+    masked = write.select(write.node("Greater", kept, write.constant(0.5)), cube, write.constant(-np.inf))
+    return write.node("Softmax", masked, axis=1)
 
 
 def combined(write: Writer, blend: Blend, actions: Sequence[str], weights: str, residual: str) -> str:

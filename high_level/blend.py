@@ -19,7 +19,7 @@ import numpy as np
 
 from repertoire.algos.types import Array, Metrics
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, positive, unknown, words
+from repertoire.errors import UserError, at_least_one, positive, typed, unknown, words
 from repertoire.high_level.composer import SQUASH, Composer, bounded, unbounded
 from repertoire.high_level.types import Command, Field
 from repertoire.skills.latent import CommandPrior
@@ -45,6 +45,8 @@ class BlendConfig:
         its own.
       residual: bound on what the controller adds to the combined action itself; 0 for nothing.
       std: for `multiply`, the standard deviation of a skill that stores none.
+      top: how many skills act, those of the largest mean weight over the actuators; their weights are normalised anew
+        within every group. None: all. Of a `switch` there is nothing to cut.
     """
 
     combine: str = "blend"
@@ -55,6 +57,7 @@ class BlendConfig:
     residual: float = 0.0
     std: float = 0.37
     bounded: bool = False
+    top: int | None = None
 
     def __post_init__(self) -> None:
         if self.combine not in COMBINE:
@@ -69,6 +72,10 @@ class BlendConfig:
         positive(self, "controller", "limit", "sharpness", "std")
         if not 0 <= self.residual <= 1:
             raise UserError(f"controller.residual must lie in [0, 1], got {self.residual}")
+        if typed("controller.top", self.top, int | None) is not None:
+            at_least_one(self, "controller", "top")
+            if self.combine == "switch":
+                raise UserError("controller.top is for combine=blend and multiply: a switch lets one skill act anyway")
 
 
 class Blended(NamedTuple):
@@ -94,6 +101,10 @@ class Blend(Composer):
         super().__init__(skills, env)
         self.config = config or BlendConfig()
         self.mode = self.config.combine + ("+residual" if self.config.residual else "")
+        if (self.config.top or 0) > len(skills):
+            raise UserError(
+                f"controller.top must be at most {len(skills)}, the number of skills, got {self.config.top}"
+            )
         self.groups, self.joint_group = _groups(self.config.groups, env.action_names)
         self.sizes = tuple(s.prior.size for s in skills)
         self.std = np.stack([_std(s, env.action_size, self.config.std) for s in skills])
@@ -116,9 +127,19 @@ class Blend(Composer):
         return Blended(latents, self._normalised(logits), self._bounded(residual), self.bank.start())
 
     def act(self, obs: Array, command: Blended) -> tuple[Array, Command]:
-        """The combined action."""
-        actions, memory = self.bank.act(obs, command.latents, command.memory)
-        action = self._combined(jnp.clip(actions, -1.0, 1.0), self.weights(command))
+        """The combined action. Only skills that have weight are computed, where their number is known."""
+        if self.config.combine == "switch":
+            best = jnp.argmax(command.weights, axis=0)
+            actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
+            action = jnp.clip(actions, -1.0, 1.0)[self.joint_group, np.arange(len(self.joint_group))]
+        elif self.config.top:
+            best = self._heaviest(command.weights, self.config.top)
+            actions, memory = self.bank.act_chosen(obs, command.latents, best, command.memory)
+            weights = command.weights[best][:, self.joint_group]
+            action = self._combined(actions, weights, jnp.asarray(self.std)[best])
+        else:
+            actions, memory = self.bank.act(obs, command.latents, command.memory)
+            action = self._combined(actions, self.weights(command), jnp.asarray(self.std))
         if self.config.residual:
             action = action + command.residual
         return action, command._replace(memory=memory)
@@ -173,16 +194,28 @@ class Blend(Composer):
         rows = logits.reshape(len(self.skills), len(self.groups))
         if self.config.combine == "switch":
             return jax.nn.one_hot(jnp.argmax(rows, axis=0), len(self.skills), axis=0)
-        return jax.nn.softmax(self.config.sharpness * rows, axis=0)
+        weights = jax.nn.softmax(self.config.sharpness * rows, axis=0)
+        if self.config.top is None:
+            return weights
+        best = self._heaviest(weights, self.config.top)
+        # not a quotient of weights: where all that are kept of a group have underflown, it would be 0 / 0
+        kept = jax.nn.softmax(self.config.sharpness * rows[best], axis=0)
+        return jnp.zeros_like(weights).at[best].set(kept)
+
+    def _heaviest(self, weights: Array, top: int) -> Array:
+        """The `top` skills, indices, of the largest mean weight over the actuators, of weights [n, G]."""
+        share = np.bincount(self.joint_group, minlength=len(self.groups)) / len(self.joint_group)
+        return jnp.asarray(jax.lax.top_k(weights @ share.astype(np.float32), top)[1])
 
     def _bounded(self, residual: Array) -> Array:
         return self.config.residual * jnp.clip(residual, -1.0, 1.0)
 
-    def _combined(self, actions: Array, weights: Array) -> Array:
+    def _combined(self, actions: Array, weights: Array, std: Array) -> Array:
+        """Action [A] of those of skills [k, A] by weights [k, A]."""
         if self.config.combine == "multiply":
-            weights = weights / jnp.square(self.std)
+            weights = weights / jnp.square(std)
             weights = weights / weights.sum(0)
-        return (weights * actions).sum(0)
+        return (weights * jnp.clip(actions, -1.0, 1.0)).sum(0)
 
     def _goal_names(self) -> list[str]:
         pairs = zip(self.bank.labels, self.sizes, strict=True)

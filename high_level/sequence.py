@@ -120,8 +120,9 @@ class Choice(Composer):
         """The chosen one's action."""
         index, memory = command
         latents = [jnp.asarray(table)[index] for table in self.latents()]
-        actions, memory = self.bank.act(obs, latents, memory)
-        return actions[jnp.asarray(self.owners)[index]], (index, memory)
+        owner = jnp.asarray(self.owners)[index]
+        actions, memory = self.bank.act_chosen(obs, latents, owner[None], memory)
+        return actions[0], (index, memory)
 
     def sample(self, key: Array) -> Array:
         """Any choice."""
@@ -192,8 +193,8 @@ class Parameterized(Composer):
     def act(self, obs: Array, command: Command) -> tuple[Array, Command]:
         """The chosen one's action."""
         index, latents, memory = command
-        actions, memory = self.bank.act(obs, latents, memory)
-        return actions[index], (index, latents, memory)
+        actions, memory = self.bank.act_chosen(obs, latents, index[None], memory)
+        return actions[0], (index, latents, memory)
 
     def sample(self, key: Array) -> Array:
         """Any skill, and a latent of every prior."""

@@ -58,7 +58,7 @@ def references(config: Config) -> list[str]:
 
 def _as_stored(controller: Config) -> dict[str, Any]:
     """Settings of a controller as runs have them that were made before there were other words for the same."""
-    told = {k: v for k, v in controller.items() if k != "bounded" or v}
+    told = {k: v for k, v in controller.items() if k not in ("bounded", "top") or v}
     return {**told, "groups": {blend.ALL: ["*"]}} if told.get("groups") == blend.ALL else told
 
 

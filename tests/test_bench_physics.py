@@ -52,11 +52,14 @@ def test_our_rows_are_complete_and_json() -> None:
 
 @pytest.mark.slow
 def test_blends_are_contestants() -> None:
-    two, three = bench_control.blends("point", worlds=4, counts=(2, 3), hidden=(8,))
-    assert (two.name, three.name, two.worlds) == ("+ blend of 2 skills", "+ blend of 3 skills", 4)
-    call, close = two.build()
-    call()
-    close()
+    rows = bench_control.blends("point", worlds=4, counts=(2, 3), hidden=(8,))
+    three = ["+ blend of 3 skills", "+ blend of 3 skills, top=2", "+ switch of 3 skills"]
+    assert [row.name for row in rows] == ["+ blend of 2 skills", "+ switch of 2 skills", *three]
+    for row in rows[-2:]:
+        call, close = row.build()
+        call()
+        close()
+        assert row.worlds == 4
     spec = registry.make_spec("ant")
     first, second = (bench_control.drawn_skill(spec, (16, 8), seed) for seed in (0, 1))
     assert [k.shape for k, _ in first.layers("policy")] == [(29, 16), (16, 8), (8, 8)]

@@ -171,6 +171,8 @@ COMPOSERS: dict[str, Callable[..., Composer]] = {
     "bounded": lambda s, e: Blend(s, e, BlendConfig(limit=0.5, bounded=True, groups="all")),
     "switch": lambda s, e: Blend(s, e, BlendConfig(combine="switch", groups={"hips": ["hip*"], "rest": ["ankle*"]})),
     "multiply": lambda s, e: Blend(s, e, BlendConfig(combine="multiply", residual=0.3)),
+    "top": lambda s, e: Blend(s, e, BlendConfig(top=2, groups={"hips": ["hip*"], "rest": ["ankle*"]})),
+    "top of a product": lambda s, e: Blend(s, e, BlendConfig(combine="multiply", top=1, residual=0.3)),
     "residual": lambda s, e: Blend(s[:1], e, BlendConfig(residual=0.2)),
     "choice": lambda s, e: Choice(s, e, per_skill=3),
     "latent, ending": lambda s, e: Option(Latent(s[:1], e), every=3, longest=6),
