@@ -199,6 +199,10 @@ class Velocity(_Legged):
             "slip": lambda: jnp.sum(sliding * down),
         }
 
+    def judged(self, before: Any, memory: Any) -> Any:
+        """The command that was to be followed."""
+        return super().judged(before, memory).replace(command=before.command)
+
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds the absolute errors `tracking_error`, m/s, and `yaw_error`, rad/s."""
         linear, yaw = self._errors(data, memory.command)
