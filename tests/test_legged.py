@@ -187,6 +187,14 @@ def test_a_command_holds_for_five_seconds(task, data, memory):
         memory = new
 
 
+def test_standing_still_is_a_command_where_it_was_trained():
+    """A runner clips to these ranges: "stop" must not become 0.5 m/s."""
+    task = registry.make_task("go2_velocity", vx=(0.5, 1.5), yaw_rate=(-1.0, -0.5))
+    assert task.commands()["command"] == ([[0.0, 1.5], [-0.5, 0.5], [-1.0, 0.0]], 250)
+    never = registry.make_task("go2_velocity", vx=(0.5, 1.5), stand=0.0)
+    assert never.commands()["command"][0][0] == [0.5, 1.5]
+
+
 def test_a_step_is_paid_when_the_foot_comes_down(task, data, memory):
     """0.3 s in the air pay 0.1 (what exceeds 0.2 s) for one control step, and only under a command to move."""
     memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
