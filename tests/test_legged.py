@@ -347,6 +347,8 @@ def test_rough_ground_is_refused_where_contacts_would_differ():
         ("go2_velocity", {"hold": 0}, "hold must be at least 1"),
         ("go2_velocity", {"stand": -0.1}, "stand"),
         ("h1_reaching", {"hold": 0}, "hold must be at least 1"),
+        ("h1_walking", {"period": 0.0}, "period must be positive"),
+        ("g1_box", {"period": float("nan")}, "period must be positive"),
     ],
 )
 def test_impossible_options_are_named(name, options, message):
