@@ -343,6 +343,8 @@ def test_rough_ground_is_refused_where_contacts_would_differ():
         ("go2", {"history": 0}, "history must be at least 1"),
         ("go2", {"action_scale": -1.0}, "action_scale"),
         ("go2", {"roughness": float("nan")}, "roughness"),
+        ("go2", {"roughness": 0.0, "ground": "rough"}, "rough ground needs a roughness above 0 m"),
+        ("go2", {"weights": {"torque": float("inf")}}, "env.weights.torque must be finite, got inf"),
         ("go2_velocity", {"vx": (1.0, -1.0)}, "vx must be low <= high"),
         ("go2_velocity", {"hold": 0}, "hold must be at least 1"),
         ("go2_velocity", {"stand": -0.1}, "stand"),
