@@ -223,6 +223,8 @@ def _lengths(contract: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], int]
         for name in ("qpos", "qvel"):
             yield f"{name} of joint {joint['name']!r}", joint[name], 2
         yield f"default of joint {joint['name']!r}", joint["default"], joint["qpos"][1]
+    for actuator in (a for a in contract["actuators"] if a["ctrl_range"] is not None):
+        yield f"ctrl_range of actuator {actuator['name']!r}", actuator["ctrl_range"], 2
     for row in (c for c in contract["commands"] if c["range"] is not None):
         yield f"range of command {row['name']!r}", row["range"], row["size"]
         for pair in row["range"]:
@@ -442,6 +444,8 @@ class Runner:
         self.commands = {c["name"]: c for c in self.contract["commands"]}
         self.sizes = {name: sum(j[name][1] for j in self.contract["joints"]) for name in ("qpos", "qvel")}
         self.dt = self.contract["timing"]["control_dt"]
+        ranges = [a["ctrl_range"] or (-np.inf, np.inf) for a in self.contract["actuators"]]
+        self.low, self.high = np.asarray(ranges, np.float32).T
         self.reset()
 
     def reset(self, goals: Any = None, z: Any = None, seed: int = 0, commands: Any = None) -> None:
@@ -470,6 +474,7 @@ class Runner:
         if start.shape != (width,):
             raise ExportError(f"the latent has {width} entries, got {start.size}")
         self.z = start.astype(np.float32)
+        self.warned: set[str] = set()  # commands of single steps that were out of range: said once, not at every step
         self.goals = self._goals(goals, seed)
         self.asked = self._asked(told, seed)
 
@@ -494,10 +499,7 @@ class Runner:
         asked = {} if self.goals is None else {"goal": self.goals}
         known = {name: c for name, c in self.commands.items() if name != "goal"}
         for name in given:
-            if name not in known:
-                raise ExportError(
-                    f"this {self.contract['kind']} takes no command {name!r}; it takes {_listed(self.commands)}"
-                )
+            self._known(name, known)
         for i, (name, c) in enumerate(known.items()):
             if name in given:
                 asked[name] = np.atleast_2d(np.asarray(given[name], float))
@@ -514,6 +516,22 @@ class Runner:
         holds = {name: self.commands[name]["hold"] for name in self.asked}
         steps = {name: self.t // hold if hold else 0 for name, hold in holds.items()}
         return {name: values[min(steps[name], len(values) - 1)] for name, values in self.asked.items()}
+
+    def _told(self, command: Command) -> dict[str, Any]:
+        """Commands of one step within their ranges, where they have any; goals as they are."""
+        found = dict(command)
+        for name, value in command.items():
+            self._known(name, self.commands)
+            c, asked = self.commands[name], np.asarray(value, float).ravel()
+            if name != "goal" and c["range"] is not None and asked.size == c["size"]:
+                found[name] = _within(c, asked, self.warned)
+        return found
+
+    def _known(self, name: str, known: Mapping[str, Any]) -> None:
+        if name not in known:
+            raise ExportError(
+                f"this {self.contract['kind']} takes no command {name!r}; it takes {_listed(self.commands)}"
+            )
 
     def observe(self, qpos: Any, qvel: Any, command: Command, noise: Callable[[int], Any] | None = None) -> np.ndarray:
         """Observation [P] float32 from qpos [nq], qvel [nv] and commands; `noise(size)` is added to sensor terms.
@@ -596,10 +614,11 @@ class Runner:
     def act(self, qpos: Any, qvel: Any, command: Command | None = None, noise: Any = None) -> np.ndarray:
         """One control step: controls [n] of the contract's actuators for qpos [nq], qvel [nv], in its order.
 
-        `command` overrides, name by name, what was given to `reset`. Call it once per control period: it advances the
-        clock. Raises `ExportError` where something is missing or no number; then nothing has changed.
+        They are clipped to the actuators' `ctrl_range`, as in training. `command` overrides, name by name, what was
+        given to `reset`, and is clipped to its range as there. Call it once per control period: it advances the clock.
+        Raises `ExportError` where something is missing, unknown or no number; then nothing has changed.
         """
-        obs = self.observe(qpos, qvel, {**self.command(), **(command or {})}, noise)
+        obs = self.observe(qpos, qvel, {**self.command(), **self._told(command or {})}, noise)
         if not np.isfinite(obs).all():
             raise ExportError("a command holds what is no number; nothing was decided: act again with whole commands")
         self.obs = obs
@@ -612,7 +631,9 @@ class Runner:
         feed = {name: inputs[name] for name in self.contract["onnx"]["inputs"]}
         out = {k: v[0] for k, v in zip(names, self.session.run(names, feed), strict=True)}
         self.z, self.action, self.t = out.get("z_next", self.z), out["action"], self.t + 1
-        return out["ctrl"] if self.drive is None else self.drive.follow(out["ctrl"], qpos)
+        if self.drive is not None:
+            return self.drive.follow(out["ctrl"], qpos)
+        return np.clip(out["ctrl"], self.low, self.high)  # as MuJoCo's actuators do; those of a robot may not
 
     def draw(self, decides: bool = True) -> np.ndarray:
         """What a planner draws for a decision, standard normal float32 [`noise`]; zeros, and no draw, between two."""
@@ -763,13 +784,17 @@ class _Viewer:
         time.sleep(max(0.0, self.next - time.time()))
 
 
-def _within(command: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
-    """`values` [n, size] in the command's range, with a warning where they were not: training saw no others."""
+def _within(command: Mapping[str, Any], values: np.ndarray, warned: set[str] | None = None) -> np.ndarray:
+    """`values` [..., size] in the command's range, with a warning where they were not: training saw no others.
+
+    There is none for commands among `warned`, to which this one is added.
+    """
     if command["range"] is None:
         return values
-    inside = np.clip(values, *np.asarray(command["range"]).T)
-    if not np.array_equal(inside, values, equal_nan=True):
+    inside, told = np.clip(values, *np.asarray(command["range"]).T), set() if warned is None else warned
+    if command["name"] not in told and not np.array_equal(inside, values, equal_nan=True):
         print(f"warning: command {command['name']!r} is clipped to its range {command['range']}", file=sys.stderr)
+        told.add(command["name"])
     return inside
 
 

@@ -21,7 +21,7 @@ from repertoire.envs.symmetry import Mirror
 from repertoire.envs.task import Marker, at_least
 from repertoire.envs.tasks.mjcf_model import world_axes
 from repertoire.envs.types import Array, Data, EnvSpec, ObsSpec, Slice, State
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, finite, unknown
 
 _SOURCE = re.compile(r"(qpos|qvel|policy|critic)\[(\d+):(\d+)\]")
 
@@ -85,9 +85,10 @@ class Options:
             raise unknown(f"env of {project}", self.id, known)
         at_least(project, 1, episode_length=self.episode_length)
         at_least(project, 1e-9, **{f"coverage.{k}": v for k, v in self.coverage.items()})
-        for term in self.weights:
+        for term, weight in self.weights.items():
             if term != "env":
                 raise unknown(f"reward term of env {project}", term, ["env"])
+            finite(f"env.weights.{term}", weight)
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _diverged(seen: Seen) -> Array:
 
 def _parts(foreign: Foreign, options: Options, shown: Seen) -> dict[str, tuple[str, int, int]]:
     """Feature slice -> (field of `Seen`, start, stop), checked."""
-    if not isinstance(options.features or {}, Mapping):
+    if options.features is not None and (not options.features or not isinstance(options.features, Mapping)):
         raise UserError("env.features wants slice: part, such as {position: 'qpos[0:2]'}")
     texts = dict(options.features or {})
     if options.features is None:

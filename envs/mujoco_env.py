@@ -119,7 +119,7 @@ class MujocoEnv:
             reward=reward,
             terminated=self.task.terminated(data, memory) & ~diverged,
             truncated=(t >= self.task.episode_length) | diverged,
-            metrics={**metrics, **self._measure(data, memory, diverged)},
+            metrics={**metrics, **self._measure(data, self.task.judged(state.memory, memory), diverged)},
             memory=memory,
             key=key,
             t=t,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import mujoco
 
 from repertoire.envs.types import Array
-from repertoire.errors import UserError, unknown
+from repertoire.errors import UserError, typed, unknown
 
 Range = tuple[float, float]
 
@@ -167,7 +167,7 @@ def resolve(env: str, value: bool | str | Mapping[str, object], own: str) -> Ran
         for name in value:
             if name not in known:
                 raise unknown(f"randomize term of env {env}", name, known)
-        terms: dict[str, Any] = {k: v if k == "noise" else _pair(k, v) for k, v in value.items()}
+        terms: dict[str, Any] = {k: _term(k, v) for k, v in value.items()}
         return Randomization(**terms)
     if isinstance(value, bool):
         return PRESETS[own] if value else Randomization()
@@ -176,12 +176,25 @@ def resolve(env: str, value: bool | str | Mapping[str, object], own: str) -> Ran
     return PRESETS[value]
 
 
-def _pair(name: str, value: object) -> Range | None:
-    if value is None:
+def check_load(env: str, ranges: Randomization, trunk: float) -> None:
+    """`UserError` where a trunk of `trunk` kg could be left with no mass, or less."""
+    lightest = trunk * (ranges.link_mass or (1.0, 1.0))[0] + (ranges.base_mass or (0.0, 0.0))[0]
+    if not lightest > 0:
+        raise UserError(
+            f"env {env}: randomize.base_mass and link_mass may leave {lightest:.3g} kg of the trunk's {trunk:.3g} kg: "
+            "it must keep some"
+        )
+
+
+def _term(name: str, value: object) -> Any:
+    """`value` of term `name`: a factor for `noise`, else a range; None for a term that is left alone."""
+    if name == "noise":
+        return typed("randomize.noise", value, float)
+    if value is None and name != "push_interval":
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise UserError(f"randomize.{name} is a range [low, high], got {value!r}")
-    return float(value[0]), float(value[1])
+    return typed(f"randomize.{name}", value, tuple[float, float])
 
 
 def _check(name: str, bounds: Range, signed: bool) -> None:

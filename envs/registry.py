@@ -30,7 +30,7 @@ from repertoire.envs.tasks import (
 )
 from repertoire.envs.tasks.panda import cubes, drawer, place, reach, rearrange, scene
 from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError, typed, unknown
+from repertoire.errors import UserError, finite, typed, unknown
 
 #: Registry name -> task class.
 TASKS: dict[str, type[Task]] = {
@@ -194,7 +194,7 @@ def _weights(task: Task, overrides: dict[str, float]) -> dict[str, float]:
                 if weights
                 else UserError(f"env {task.name} has no reward terms")
             )
-        weights[term] = float(weight)
+        weights[term] = finite(f"env.weights.{term}", weight)
     return weights
 
 

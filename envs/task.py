@@ -188,8 +188,12 @@ class Task:
         return several.weighted(terms, self.tasks, drawn[TASK])
 
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
-        """Task metrics after the step, [] each."""
+        """Task metrics after the step, [] each; `memory` is what `judged` gives."""
         return {}
+
+    def judged(self, before: Any, memory: Any) -> Any:
+        """`memory` after a step, but with the goals of `before`, for which it was made: `measure` gets this."""
+        return memory
 
     def terminated(self, data: Data, memory: Any) -> Array:
         """Whether the MDP ended."""

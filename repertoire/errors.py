@@ -36,6 +36,13 @@ def at_least(name: str, value: float, least: float) -> None:
         raise UserError(f"{name} must be at least {least}, got {value}")
 
 
+def finite(name: str, value: float) -> float:
+    """`value` as a float; `UserError` where setting `name` is infinite or no number."""
+    if not float("-inf") < value < float("inf"):
+        raise UserError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
 def at_least_one(config: object, prefix: str, *names: str) -> None:
     """`UserError` for the first of the attributes `names` of `config` below 1; they are `prefix`.name to the user.
 

@@ -350,9 +350,35 @@ def test_the_runner_remembers_and_takes_commands(joystick: Path, capsys: pytest.
     assert warned.startswith("warning: command 'command' is clipped to its range [[-1") and warned.count("\n") == 1
     run.reset(commands={"command": [1.5, 0.5, -1]})
     assert capsys.readouterr().err == ""
+    state = run.contract["default_pose"], np.zeros(18)
+    for _ in range(3):  # a joystick, at every step
+        run.act(*state, {"command": [9, 0, -2]})
+        np.testing.assert_array_equal(run.obs[-3:], [1.5, 0, -1])
+    assert capsys.readouterr().err.count("clipped to its range") == 1
+    with pytest.raises(runner.ExportError, match=r"no command 'speed'; it takes command \(3 numbers, m/s, rad/s\)"):
+        run.act(*state, {"speed": [1]})
+    with pytest.raises(runner.ExportError, match="'command' has 3 entries, got 1"):
+        run.act(*state, {"command": [1]})
     run.commands = {}
     with pytest.raises(runner.ExportError, match=r"takes no command 'speed'; it takes none$"):
         run.reset(commands={"speed": [1]})
+
+
+def test_controls_stay_in_the_range_that_training_clipped_them_to(joystick: Path, tmp_path: Path) -> None:
+    """A robot's driver may follow what MuJoCo's actuators clip: G1's ankle rolls 0.26 rad, an action asks 0.5."""
+    folder = Path(shutil.copytree(joystick, tmp_path / "copy"))
+
+    def first() -> np.ndarray:
+        run = runner.Runner(folder, edited=True)
+        return run.act([*run.contract["default_pose"][:7], *[0.3] * 12], np.ones(18))
+
+    free = first()
+    low = float(free[0]) + 0.1
+    edit(folder, lambda c: c["actuators"][0].update(ctrl_range=[low, low + 0.1]))
+    edit(folder, lambda c: c["actuators"][1].update(ctrl_range=None))
+    held = first()
+    assert held[0] == np.float32(low)
+    np.testing.assert_array_equal(held[1:], free[1:])
 
 
 def reordered(xml: Path) -> mujoco.MjModel:

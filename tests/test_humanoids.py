@@ -253,6 +253,24 @@ def test_targets_hold_for_eight_seconds():
     assert task.hold * task.dt == pytest.approx(8.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("h1_squatting", lambda task, now, memory: abs(float(memory.target[0] - now.data.qpos[2]))),
+        ("go2_velocity", lambda task, now, memory: float(task._errors(now.data, memory.command)[0])),
+    ],
+)
+def test_a_step_is_measured_by_the_goal_that_it_was_made_for(name, wanted):
+    """Not by one that was drawn after it: the last step of an episode, which `evaluate` reports, draws one too."""
+    task = registry.make_task(name, hold=1)
+    env = MujocoEnv(task, NativePhysics(task.model, task.fields))
+    start = env.reset(jax.random.key(0))
+    now = jax.jit(env.step, compiler_options=QUICK)(start, jnp.zeros(env.spec.action_size))
+    error = float(now.metrics["goal_error" if "squatting" in name else "tracking_error"])
+    assert error == pytest.approx(wanted(task, now, start.memory), rel=1e-5)
+    assert abs(error - wanted(task, now, now.memory)) > 0.01
+
+
 @pytest.fixture(scope="module")
 def walking():
     task = registry.make_task("h1_walking", reset_noise=0.0)

@@ -187,6 +187,14 @@ def test_a_command_holds_for_five_seconds(task, data, memory):
         memory = new
 
 
+def test_standing_still_is_a_command_where_it_was_trained():
+    """A runner clips to these ranges: "stop" must not become 0.5 m/s."""
+    task = registry.make_task("go2_velocity", vx=(0.5, 1.5), yaw_rate=(-1.0, -0.5))
+    assert task.commands()["command"] == ([[0.0, 1.5], [-0.5, 0.5], [-1.0, 0.0]], 250)
+    never = registry.make_task("go2_velocity", vx=(0.5, 1.5), stand=0.0)
+    assert never.commands()["command"][0][0] == [0.5, 1.5]
+
+
 def test_a_step_is_paid_when_the_foot_comes_down(task, data, memory):
     """0.3 s in the air pay 0.1 (what exceeds 0.2 s) for one control step, and only under a command to move."""
     memory = memory.replace(command=jnp.asarray([1.0, 0, 0]))
@@ -335,10 +343,14 @@ def test_rough_ground_is_refused_where_contacts_would_differ():
         ("go2", {"history": 0}, "history must be at least 1"),
         ("go2", {"action_scale": -1.0}, "action_scale"),
         ("go2", {"roughness": float("nan")}, "roughness"),
+        ("go2", {"roughness": 0.0, "ground": "rough"}, "rough ground needs a roughness above 0 m"),
+        ("go2", {"weights": {"torque": float("inf")}}, "env.weights.torque must be finite, got inf"),
         ("go2_velocity", {"vx": (1.0, -1.0)}, "vx must be low <= high"),
         ("go2_velocity", {"hold": 0}, "hold must be at least 1"),
         ("go2_velocity", {"stand": -0.1}, "stand"),
         ("h1_reaching", {"hold": 0}, "hold must be at least 1"),
+        ("h1_walking", {"period": 0.0}, "period must be positive"),
+        ("g1_box", {"period": float("nan")}, "period must be positive"),
     ],
 )
 def test_impossible_options_are_named(name, options, message):

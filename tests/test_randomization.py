@@ -277,6 +277,11 @@ def test_the_option_takes_a_preset_or_terms():
         ({"kp": 1.0}, r"range \[low, high\]"),
         ({"com": (0.1, float("nan"))}, "randomize.com"),
         ({"noise": -1.0}, "randomize.noise"),
+        ({"noise": None}, "randomize.noise must be a number"),
+        ({"kp": ["a", 1.0]}, "randomize.kp.0. must be a number"),
+        ({"push": [0.0, 1.0], "push_interval": None}, "randomize.push_interval is a range"),  # else: in every step
+        ({"base_mass": [-8.0, 0.0]}, r"leave -1.08 kg of the trunk's 6.92 kg"),
+        ({"base_mass": [-5.0, 0.0], "link_mass": [0.7, 1.0]}, "randomize.base_mass and link_mass may leave -0.154 kg"),
     ],
 )
 def test_impossible_randomisation_is_named(value, message):

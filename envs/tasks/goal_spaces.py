@@ -101,6 +101,10 @@ class Target(Posture):
         new = self.draw(target_key, memory.origin, memory.target)
         return memory.replace(target=jnp.where(t % self.hold == 0, new, memory.target))
 
+    def judged(self, before: Any, memory: Any) -> Any:
+        """The target that was to be reached."""
+        return super().judged(before, memory).replace(target=before.target)
+
     def rates(self, before: Data, data: Data, action: Array, memory: Any) -> dict[str, Callable[[], Array]]:
         """Adds `goal`."""
         error = self.error(data, memory)

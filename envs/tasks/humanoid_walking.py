@@ -12,7 +12,7 @@ from flax import struct
 
 from repertoire.envs import symmetry
 from repertoire.envs.symmetry import Mirror
-from repertoire.envs.tasks.posture import PERIOD, REGULARISERS, Posture, closeness, gait_phase
+from repertoire.envs.tasks.posture import PERIOD, REGULARISERS, Posture, check_period, closeness, gait_phase
 from repertoire.envs.tasks.velocity import Velocity, VelocityMemory
 from repertoire.envs.types import Array, Data, Slice
 
@@ -55,6 +55,10 @@ class Walking(Posture, Velocity):
 
     short_step: ClassVar[float] = 0.0
     reward_terms: ClassVar[tuple[str, ...]] = ("gait", "clearance", "schedule")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_period(self.name, self.period)
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """Adds `phase`: sine and cosine of the gait's clock."""

@@ -17,7 +17,7 @@ from repertoire.envs.task import at_least
 from repertoire.envs.tasks import ground
 from repertoire.envs.tasks.pd_robot import PDRobot
 from repertoire.envs.types import Array, Data, ObsSpec, Slice
-from repertoire.errors import unknown
+from repertoire.errors import UserError, unknown
 
 #: Style of D3 (Cathomen et al. 2025), per second: its terms and weights.
 STYLE = {
@@ -66,6 +66,8 @@ class Legged(PDRobot):
         at_least(self.name, 1, history=self.history)
         if self.ground not in ground.GROUNDS:
             raise unknown("ground", self.ground, ground.GROUNDS)
+        if self.ground == "rough" and not self.roughness:
+            raise UserError(f"env {self.name}: rough ground needs a roughness above 0 m; env.ground=flat has none")
 
     def spec_mjcf(self) -> mujoco.MjSpec:
         """Adds the ground, and a touch sensor for each of the robot's shapes."""

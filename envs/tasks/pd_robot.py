@@ -60,7 +60,8 @@ class PDRobot(Robot):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 0.0, reset_noise=self.reset_noise, action_scale=self.action_scale)
-        self.ranges  # noqa: B018  (an impossible range is named now, not when training starts)
+        if self.ranges.base_mass or self.ranges.link_mass:  # what is impossible is named now, not when training starts
+            randomization.check_load(self.name, self.ranges, float(self.model.body(self.trunk).mass[0]))
 
     @functools.cached_property
     def ranges(self) -> randomization.Randomization:

@@ -17,6 +17,7 @@ import numpy as np
 
 from repertoire.envs import rotations
 from repertoire.envs.types import Array, Data
+from repertoire.errors import UserError
 
 if TYPE_CHECKING:
     from repertoire.envs.tasks.humanoids import Humanoid as _Humanoid
@@ -43,6 +44,12 @@ APART = (0.6, 1.4)
 def closeness(error: Array, sharpness: float = 4.0) -> Array:
     """exp(-sharpness * mean absolute error), []."""
     return jnp.exp(-sharpness * jnp.mean(jnp.abs(error)))
+
+
+def check_period(env: str, period: float) -> None:
+    """`UserError` unless the period of a gait's clock, s, is positive: the phase would be no number."""
+    if not 0.0 < period < float("inf"):
+        raise UserError(f"env {env}: period must be positive, got {period}")
 
 
 def gait_phase(time: Array, period: float) -> Array:

@@ -25,7 +25,7 @@ from repertoire.envs.tasks import skillbench_scenes as scenes
 from repertoire.envs.tasks.goal_spaces import MARKER
 from repertoire.envs.tasks.humanoids import G1, H1, Humanoid
 from repertoire.envs.tasks.pd_robot import PDMemory
-from repertoire.envs.tasks.posture import PERIOD, closeness, gait_phase
+from repertoire.envs.tasks.posture import PERIOD, check_period, closeness, gait_phase
 from repertoire.envs.tasks.skillbench_furnished import Furnished
 from repertoire.envs.tasks.skillbench_table import Row, table
 from repertoire.envs.types import Array, Data, Slice, State
@@ -64,8 +64,7 @@ class SkillBench(Furnished):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 0.0, tolerance=self.tolerance)
-        if self.period <= 0:
-            raise UserError(f"env {self.name}: period must be positive, got {self.period}")
+        check_period(self.name, self.period)
         if self.ground != "flat":
             raise UserError(f"env {self.name}: ground must be flat, objects start on it")
 

@@ -104,8 +104,11 @@ class Velocity(_Legged):
             raise UserError(f"env {self.name}: stand is a fraction of the commands, 0 to 1, got {self.stand}")
 
     def commands(self) -> dict[str, tuple[list[list[float]], int]]:
-        """`command`: its ranges, and for how long it holds."""
-        return {**super().commands(), "command": ([list(self.vx), list(self.vy), list(self.yaw_rate)], self.hold)}
+        """`command`: its ranges, with standing still where that is asked for, and for how long it holds."""
+        ranges = [list(bounds) for bounds in (self.vx, self.vy, self.yaw_rate)]
+        if self.stand:
+            ranges = [[min(low, 0.0), max(high, 0.0)] for low, high in ranges]
+        return {**super().commands(), "command": (ranges, self.hold)}
 
     def draw_command(self, key: Array) -> Array:
         """A command [3]."""
@@ -198,6 +201,10 @@ class Velocity(_Legged):
             "diagonal": lambda: jnp.sum(trot) / max(len(self.pairs), 1) * moving,
             "slip": lambda: jnp.sum(sliding * down),
         }
+
+    def judged(self, before: Any, memory: Any) -> Any:
+        """The command that was to be followed."""
+        return super().judged(before, memory).replace(command=before.command)
 
     def measure(self, data: Data, memory: Any) -> dict[str, Array]:
         """Adds the absolute errors `tracking_error`, m/s, and `yaw_error`, rad/s."""
