@@ -40,9 +40,8 @@ def learned(env: Any, rule: Any) -> Allocation:
 
 
 def mean(several: Sequence[Allocation]) -> Allocation:
-    """Mean over seeds: their skills are the same."""
-    first, *_ = several
+    """Mean over the seeds that have a skill: those of a controller have the same, those of an inventory others each."""
     return {
-        task: {skill: float(np.mean([one[task][skill] for one in several])) for skill in row}
-        for task, row in first.items()
+        task: {s: float(np.mean([one[task][s] for one in several if s in one[task]])) for one in several for s in one[task]}
+        for task in several[0]
     }
