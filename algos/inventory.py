@@ -108,4 +108,4 @@ class Inventory(Adapter):
 
 
 def _no_layers(net: Params) -> networks.Layers:
-    raise TypeError("the layers of an inventory depend on the task: take those of its adapters, or of a row of its matrix")
+    raise TypeError("the layers of an inventory depend on the task: take those of one of its adapters")

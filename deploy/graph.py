@@ -139,7 +139,7 @@ def policy_graph(spec: EnvSpec, policy: FrozenPolicy) -> Graph:
 
 
 def inventory_graph(composer: Composer, rows: np.ndarray) -> Graph:
-    """`obs` -> `action`, `ctrl` of a policy that is composed anew for each task: of shares `rows` [K, n] of adapters."""
+    """`obs` -> `action`, `ctrl` of a policy that the task composes: of the shares `rows` [K, n] of n adapters."""
     spec, finish = composer.env, actuate(composer.env)
     _must_equal(rows.shape[1], composer.size, "adapters")
     task, inputs = spec.obs.index("policy", (TASK,)), {"obs": spec.obs.size("policy")}

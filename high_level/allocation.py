@@ -6,7 +6,6 @@ the base and the mean of its skills. Here the matrix is a controller that reads 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,11 +36,3 @@ def learned(env: Any, rule: Any) -> Allocation:
 
     rows = np.asarray(jax.vmap(row)(asked)).tolist()
     return {task: dict(zip(composer.labels, row, strict=True)) for task, row in zip(tasks, rows, strict=True)}
-
-
-def mean(several: Sequence[Allocation]) -> Allocation:
-    """Mean over the seeds that have a skill: those of a controller have the same, those of an inventory others each."""
-    return {
-        task: {s: float(np.mean([one[task][s] for one in several if s in one[task]])) for one in several for s in one[task]}
-        for task in several[0]
-    }

@@ -1,4 +1,4 @@
-"""What the tasks of a run are made of, and the library entries of that: of an inventory, and of a matrix over skills."""
+"""What the tasks of a run are made of, and library entries of it: of an inventory, and of a matrix over skills."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def matrices(run_dir: RunDir, learner: Any, state: Any) -> list[allocation.Alloc
         else:
             found.append(allocation.learned(learner.env, task_eval.trained(learner, one)))
     return found
+
+
+def mean(several: Sequence[allocation.Allocation]) -> allocation.Allocation:
+    """Mean over the seeds that have a skill: all have those of a controller, each has its own of an inventory."""
+    return {task: task_eval.mean([one[task] for one in several]) for task in several[0]}
 
 
 def of_adapters(run_dir: RunDir, learner: Any, state: Any, default: str) -> list[list[str]]:

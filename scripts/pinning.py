@@ -18,7 +18,7 @@ Config = Mapping[str, Any]
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run.
 
-    What says nothing is left out, so that runs from before there were adapters, inventories of them, commands, starts or
+    What says nothing is left out, so that runs from before there were adapters, several at once, commands, starts or
     learned ends go on.
     """
     config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])

@@ -14,7 +14,6 @@ from repertoire.envs.task import Task
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import allocation
 from repertoire.scripts import build, config, inventory, session, stage_eval, task_draw, task_eval
 from repertoire.skills.adapters import freeze_policy
 from repertoire.skills.library import Library
@@ -120,7 +119,7 @@ def measure(
         found = task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count, steps))
         rows.append({**found, **task_eval.parts(learner, one, key, count)})
     table = task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
-    matrix = allocation.mean(inventory.matrices(run_dir, learner, state))
+    matrix = inventory.mean(inventory.matrices(run_dir, learner, state))
     return table | ({"allocation": matrix} if matrix else {})
 
 
