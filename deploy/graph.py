@@ -142,7 +142,7 @@ def inventory_graph(composer: Composer, rows: np.ndarray) -> Graph:
     """`obs` -> `action`, `ctrl` of a policy that the task composes: of the shares `rows` [K, n] of n adapters."""
     spec, finish = composer.env, actuate(composer.env)
     _must_equal(rows.shape[1], composer.size, "adapters")
-    task, inputs = spec.obs.index("policy", (TASK,)), {"obs": spec.obs.size("policy")}
+    task, inputs = spec.obs.index("policy", (TASK,)).astype(np.int32), {"obs": spec.obs.size("policy")}
 
     def row(obs: Array) -> dict[str, Array]:
         return finish(composer.act(obs, obs[task] @ rows)[0])

@@ -25,10 +25,11 @@ from repertoire.high_level.compose import Compose, ComposeConfig
 from repertoire.scripts import build, cli, config, inventory, pinning, task_eval
 from repertoire.skills.adapters import adapt, factors, freeze_one, merge, several
 from repertoire.skills.library import Library
+from repertoire.skills.skill import Skill
 
 KEY = jax.random.key(0)
-TASKS = {"reach": {"reach": 1.0}, "flee": {"reach": -1.0}}
-SAID = [f"env.tasks.{name}.reach={row['reach']}" for name, row in TASKS.items()]
+TASKS = {"reach": {"reach": 1.0, "safety": 0.0}, "flee": {"reach": -1.0, "safety": 0.0}}
+SAID = [f"env.tasks.{name}.{term}={weight}" for name, row in TASKS.items() for term, weight in row.items()]
 LATENT, COUNT = (0.6, 0.8), 3
 CONFIG = PPOConfig(envs=8, rollout=4, minibatches=2, epochs=1)
 
@@ -261,23 +262,24 @@ def test_resumed_from_a_checkpoint_it_goes_on_bit_for_bit(tmp_path, base, learne
 
 
 @pytest.mark.slow
-def test_opposite_tasks_are_learned_side_by_side(tmp_path, monkeypatch, env, base):
-    """From the command line: both tasks become better than the base, by rows that differ; entries and export."""
+def test_opposite_tasks_are_learned_side_by_side(tmp_path, monkeypatch, env, make_skill):
+    """From the command line: both tasks become better than a base that hardly moves, by rows that differ."""
     monkeypatch.chdir(tmp_path)
-    library = Library("library")
-    library.add(base)
-    small = ["algo.lr=3e-3", "total_steps=80000", "eval_every=0", "video=false", "logging.quiet=true", "run_dir=run"]
-    adapter = ["adapter.base=base", "adapter.count=2", "adapter.rank=4"]
-    cli.main(["train", "env=point_disc", *SAID, *adapter, "name=joint", *small])
+    library, drawn = Library("library"), make_skill(registry.make_spec("point"), "base", seed=1, hidden=32)
+    slow = {k: 0.1 * drawn.arrays[k] for k in ("policy/kernel1", "policy/bias1")}
+    library.add(base := Skill(drawn.manifest, {**drawn.arrays, **slow}))
+    small = ["total_steps=60000", "eval_every=0", "video=false", "logging.quiet=true", "run_dir=run"]
+    soon = ["algo.lr=3e-3", "algo.gamma=0.9"]  # what pays soon is learned soon
+    cli.main(["train", "env=point_disc", *SAID, "adapter.base=base", "adapter.count=2", "name=joint", *small, *soon])
     found, done = read_json(Path("run/evaluation.json")), read_json(Path("run/done.json"))
     rows, returns = found["allocation"], found["rules"]["trained"]
-    assert abs(rows["reach"]["0"] - rows["flee"]["0"]) > 0.3, rows
+    assert abs(rows["reach"]["0"] - rows["flee"]["0"]) > 0.5, rows  # six seeds: 0.95 to 0.98
     still = base.prior.project(jnp.zeros(2))
     floor = task_eval.summary(
         task_eval.episodes(env, lambda key, s: base.act(s.obs["policy"][:2], still), jax.random.key(1000), 64)
     )
-    gained = [returns[f"return_{task}"] - floor[f"return_{task}"] for task in TASKS]
-    assert min(gained) > 10, (gained, rows)
+    gained = {task: returns[f"return_{task}"] - floor[f"return_{task}"] for task in TASKS}
+    assert gained["reach"] > 10 and gained["flee"] > 30, gained  # six seeds: 17 to 29 and 56 to 97, of 40 and no end
     assert Path("run/plots/allocation.png").exists()
     assert library.load("base").digest() == base.digest()
     assert done["skills"] == ["joint-0@1", "joint-1@1"] and done["tasks"] == ["joint-reach@1", "joint-flee@1"]
