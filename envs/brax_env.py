@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ class BraxOptions(Options):
 
 def make(options: BraxOptions) -> ForeignEnv:
     """The env that Brax has registered under `options.id`."""
+    importlib.import_module("repertoire.envs.physics.quiet")  # before Brax imports MJX
     from brax import envs
 
     options.check("brax", sorted(envs._envs))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from repertoire.envs import keys
 from repertoire.envs.physics.batching import over_worlds
 from repertoire.envs.task import Task, actuator_name
 from repertoire.envs.types import Array, Data, EnvSpec, Observation, ObsSpec, Physics, Start, State
@@ -82,7 +83,7 @@ class MujocoEnv:
 
     def reset(self, key: Array) -> State:
         """Fresh episode."""
-        key, start_key = jax.random.split(key)
+        key, start_key = keys.split(key)
         start = self.start(start_key)
         data = self.physics.init(start.qpos, start.qvel, start.overrides)
         return self._begin(key, data)
@@ -97,7 +98,7 @@ class MujocoEnv:
         A world whose physics diverges, or whose action is not finite, keeps its last finite state, earns nothing,
         truncates and counts in the metric `diverged`.
         """
-        key, memory_key, noise_key = jax.random.split(state.key, 3)
+        key, memory_key, noise_key = keys.split(state.key, 3)
         usable = jnp.isfinite(action).all()  # MuJoCo replaces a NaN control by 0 without a word
         action = jnp.where(usable, jnp.clip(action, -1.0, 1.0), 0.0)
         ctrl = self.task.control(action, state.data, state.memory)
@@ -128,22 +129,24 @@ class MujocoEnv:
 
     def reset_where(self, mask: Array, state: State) -> State:
         """A fresh, newly drawn episode where `mask`; costs nothing in a batch where no world asks for one."""
-        key, start_key = jax.random.split(state.key)  # as `reset` does: the same key starts the same episode
-        return over_worlds(self._restart)(mask, state.replace(key=key), start_key)
+        return over_worlds(self._restart)(mask, state)
 
-    def _restart(self, mask: Array, state: State, start_key: Array) -> State:
+    def _restart(self, mask: Array, state: State) -> State:
         """`reset_where` over worlds [N]: one predicate for the batch, where a `vmap` would run both branches."""
-        one = jax.vmap(self._restart_one)
-        return jax.lax.cond(mask.any(), one, lambda *args: args[1], mask, state, start_key)
 
-    def _restart_one(self, mask: Array, state: State, start_key: Array) -> State:
-        start = self.start(start_key)
-        data = self.physics.reset_where(mask, state.data, start)
+        def nobody(_: Array, state: State) -> State:
+            return state.replace(key=jax.vmap(lambda key: keys.split(key)[0])(state.key))
+
+        return jax.lax.cond(mask.any(), jax.vmap(self._restart_one), nobody, mask, state)
+
+    def _restart_one(self, mask: Array, state: State) -> State:
+        key, start_key = keys.split(state.key)  # as `reset` does: the same key starts the same episode
+        data = self.physics.reset_where(mask, state.data, self.start(start_key))
         kept = {"reward": state.reward, "metrics": state.metrics}
-        return tree_where(mask, self._begin(state.key, data).replace(**kept), state).replace(data=data)
+        return tree_where(mask, self._begin(key, data).replace(**kept), state.replace(key=key)).replace(data=data)
 
     def _begin(self, key: Array, data: Data) -> State:
-        key, memory_key, noise_key, task_key = jax.random.split(key, 4)
+        key, memory_key, noise_key, task_key = keys.split(key, 4)
         memory, drawn = self.task.remember(memory_key, data), self.task.draw_task(task_key)
         zero, false = jnp.zeros(()), jnp.zeros((), bool)
         names = jax.eval_shape(self._metric_names, data, memory, drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class PlaygroundOptions(Options):
 
 def library() -> Any:
     """The module `mujoco_playground`. Raises `UserError` where it is not installed."""
+    importlib.import_module("repertoire.envs.physics.quiet")  # before Playground imports MJX
     try:
         import mujoco_playground
     except ImportError:

@@ -91,7 +91,8 @@ def fit(
     Returns:
       (dynamics, figures); for the figures see `errors`. Raises `UserError` when there is too little to learn from.
     """
-    kept = round(data.valid.shape[0] * (1 - config.held_out))
+    worlds = data.valid.shape[0]
+    kept = min(max(round(worlds * (1 - config.held_out)), 1), worlds - 1)  # one at least on either side
     train, test = (_rows(data, part) for part in (slice(0, kept), slice(kept, None)))
     if min(len(train[0]), len(test[0])) < 2:
         raise UserError("learned dynamics saw no whole macro step: raise total_steps, or lower controller.hold")

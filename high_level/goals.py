@@ -50,6 +50,17 @@ def zero_shot(env: MacroEnv) -> ZeroShot:
         raise UserError(f"env {spec.name} has no `goal` slice, so there is no zero-shot goal rule")
     if not skill.position.size:
         raise UserError(f"skill {skill.name} was not discovered on `position` features: no zero-shot goal rule")
+    have = {s.name for s in spec.obs.groups["features"]}
+    if missing := [name for name in skill.features if name not in have]:
+        raise UserError(
+            f"skill {skill.name} was discovered on the feature {missing[0]!r}, which env {spec.name} does not show: no "
+            "zero-shot goal rule"
+        )
+    if len(ahead.index) != skill.position.size:
+        raise UserError(
+            f"the goal of env {spec.name} has {len(ahead.index)} entries, the position that skill {skill.name} was "
+            f"discovered on {skill.position.size}: no zero-shot goal rule"
+        )
     if not skill.has_goal_rule:
         raise UserError(f"objective {skill.manifest['objective']['name']} has no zero-shot goal rule")
     return ZeroShot(skill, ahead, spec.obs.index("features", skill.features).astype(np.int32))
@@ -57,4 +68,4 @@ def zero_shot(env: MacroEnv) -> ZeroShot:
 
 def random_skills(env: MacroEnv) -> Rule:
     """Random skills, latents and weights, drawn afresh at every macro step."""
-    return lambda key, state: env.composer.sample(key)
+    return env.sample

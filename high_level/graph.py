@@ -37,11 +37,14 @@ class SkillGraph:
 
 
 def graph_of(measured: HandOffs, least: float = 0.5, measured_on: str = "") -> SkillGraph:
-    """Graph of hand-offs that were measured on an env; those that succeed less often than `least` are no edges."""
+    """Graph of hand-offs that were measured on an env; those that succeed less often than `least` are no edges.
+
+    From a fresh start an option succeeds where nothing ended, until another had followed it at least.
+    """
     if measured.fresh.shape[-1] != 2:
         raise UserError("a skill graph finds its way in the plane: the robot's position must be (x, y)")
     moves = np.concatenate([measured.moved, measured.fresh.mean(1)[None]])
-    success = np.concatenate([measured.success, np.ones((1, len(measured.fresh)))])
+    success = np.concatenate([measured.success, measured.whole.any(1).mean(-1)[None]])
     cost = np.where(success >= least, 1 / np.maximum(success, least), np.inf)
     return SkillGraph(moves, cost, measured_on)
 

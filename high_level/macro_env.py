@@ -79,6 +79,10 @@ class MacroEnv:
         """Fresh episode where `mask`."""
         return self.env.reset_where(mask, state)
 
+    def sample(self, key: Array, state: State) -> Array:
+        """Random macro action: random skills with random latents."""
+        return self.composer.sample(key)
+
     def step(self, state: State, action: Array) -> State:
         """Hold the command for k control steps; stop at the first done."""
         return self.trace(state, action)[0]

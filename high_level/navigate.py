@@ -65,11 +65,17 @@ class Field:
     config: NavigateConfig
 
 
-def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
-    """Search `graph` for the goals of a task. Raises `UserError` for a goal without a path, or no goal at all."""
+def task_of(env: MacroEnv) -> Goal:
+    """The task of `env`. Raises `UserError` for one without a goal in the plane."""
     task = getattr(env.env, "task", None)
     if not isinstance(task, Goal) or task.root != 2:
         raise UserError(f"env {env.env.spec.name} has no goal in the plane: a skill graph has no way to find")
+    return task
+
+
+def field_of(env: MacroEnv, graph: SkillGraph, config: NavigateConfig) -> Field:
+    """Search `graph` for the goals of a task. Raises `UserError` for a goal without a path, or no goal at all."""
+    task = task_of(env)
     drawn = goals_of(task)
     cell = float(np.linalg.norm(graph.moves, axis=-1).mean()) / config.cells
     if cell < 1e-3:

@@ -91,8 +91,7 @@ class Option(Composer):
 
     def renew(self, action: Array, command: Command) -> Command:
         """What is held, or a new option."""
-        age, _ = command
-        on = self._keeps(action) & (age > 0) & (age < self.longest)
+        on = self._keeps(action) & self.lasts(command)
         return tree_where(on, command, self.resolve(action))
 
     def view(self, command: Command) -> Array:
@@ -109,12 +108,21 @@ class Option(Composer):
         return action, (age + 1, held)
 
     def sample(self, key: Array) -> Array:
-        """A random option, or to keep the one that is held, so that options last as long as they may on average."""
+        """`draw` where an option is held."""
+        return self.draw(key, jnp.ones((), bool))
+
+    def draw(self, key: Array, lasts: Array) -> Array:
+        """A random option; where the held one `lasts`, with probability 1 - every / longest to keep that."""
         keep_key, key = jax.random.split(key)
         new, keep = self.inner.sample(key), self.discrete - 1
         new = new if self.inner.discrete else jnp.concatenate([jnp.zeros(1), new])
         last = jnp.full_like(new, keep) if new.ndim == 0 else jnp.zeros_like(new).at[0].set(keep)
-        return jnp.where(jax.random.bernoulli(keep_key, 1 - self.every / self.longest), last, new)
+        return jnp.where(lasts & jax.random.bernoulli(keep_key, 1 - self.every / self.longest), last, new)
+
+    def lasts(self, command: Command) -> Array:
+        """Whether there is something that can be kept."""
+        age, _ = command
+        return (age > 0) & (age < self.longest)
 
     @property
     def actors(self) -> tuple[str, ...]:
@@ -176,6 +184,10 @@ class OptionEnv(MacroEnv):
         before, held, own = self._opened(state)
         nothing = jax.tree.map(jnp.zeros_like, held)
         return self._sealed(super().reset_where(mask, before), tree_where(mask, nothing, held), own)
+
+    def sample(self, key: Array, state: State) -> Array:
+        """Random options: to keep one is drawn only where there is one, or it would be the zero action."""
+        return self.composer.draw(key, self.composer.lasts(state.memory.command))
 
     def trace(self, state: State, action: Array) -> tuple[State, Trace]:
         """One decision, and the low-level steps that follow it."""

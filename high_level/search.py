@@ -83,7 +83,7 @@ def refine(cost: Callable[[Array], Array], start: Array, white: Array, config: S
     def iterate(carry: tuple[Array, Array, Found], white: Array) -> tuple[tuple[Array, Array, Found], Tried]:
         mean, std, found = carry
         tried = (mean + std * _coloured(white, config.correlation)).at[0].set(mean)
-        costs = jnp.nan_to_num(jax.vmap(cost)(tried), nan=WORST, posinf=WORST)
+        costs = jnp.nan_to_num(jax.vmap(cost)(tried), nan=WORST, posinf=WORST, neginf=WORST)
         weights = WEIGHTS[config.method](costs, config)
         mean = jnp.tensordot(weights, tried, 1)
         if config.method == "cem":

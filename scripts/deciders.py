@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from repertoire.envs import registry as envs
-from repertoire.errors import UserError, typed, unknown
+from repertoire.errors import UserError, at_least, typed, unknown
 from repertoire.experiment import matrices
 from repertoire.experiment.files import guard_writes, read_json, write_json
 from repertoire.experiment.run_dir import RunDir
@@ -71,7 +71,9 @@ def _graph(cfg: Config, env: MacroEnv) -> Maker:
     """Measured hand-offs, searched."""
     controller, worlds = cfg["controller"], _worlds(cfg, least=1)
     run_up = typed("controller.run_up", controller["run_up"], int)
+    at_least("controller.run_up", run_up, 1)
     config = build.dataclass_of(navigate.NavigateConfig, controller["navigate"], "controller.navigate")
+    navigate.task_of(env)  # fails here, not when the hand-offs are measured
     ground = macro_of(cfg, _open_ground(cfg, env))
     handoff.check(ground)
 

@@ -22,6 +22,7 @@ from repertoire.high_level import goals, options
 from repertoire.high_level.macro_env import OWN, MacroEnv
 from repertoire.high_level.rules import Decider, Rule, StatefulRule, as_partial, stateful
 from repertoire.scripts import stage_eval
+from repertoire.skills import statistics
 
 #: Metrics that tell of an episode by their value at its end, where a task has them.
 AT_END = ("success", "goal_error")
@@ -125,15 +126,24 @@ def _player(env: Any, count: int, steps: int) -> Callable[[StatefulRule, Any], A
             counted = {k: jnp.where(ended, 0.0, v) for k, v in measured.items()}  # after the end it may be anything
             return (kept, ended | stepped.terminated | stepped.truncated, memory), (row, counted)
 
-        states = jax.vmap(env.reset)(jax.random.split(key, count))
-        keys = jax.random.split(jax.random.fold_in(key, 1), steps)
-        memory = jax.vmap(rule.start)(jax.random.split(jax.random.fold_in(key, 2), count), states)
+        starts, keys, begin = _keys(key, count, steps)
+        states = jax.vmap(env.reset)(starts)
+        memory = jax.vmap(rule.start)(begin, states)
         (last, *_), (out, counted) = jax.lax.scan(step, (states, jnp.zeros(count, bool), memory), keys)
         out = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), 0, 1), out)
         final = {name: last.metrics[name] for name in AT_END if name in last.metrics} | {"terminated": last.terminated}
         return _no_keys((*out, final, {k: v.sum(0) for k, v in counted.items()}, last.drawn))
 
     return lambda rule, key: run(jax.tree.map(as_partial, rule, is_leaf=callable), key)
+
+
+def _keys(key: Any, count: int, steps: int) -> tuple[Any, Any, Any]:
+    """Keys of the starts [K], of the steps [T], of the rule's memory [K].
+
+    `split` gives what `fold_in` gives for 0 .. K - 1, and a rule of one of those keys would draw what its world drew.
+    """
+    steps_key, begin_key = (jax.random.fold_in(key, count + i) for i in range(2))
+    return jax.random.split(key, count), jax.random.split(steps_key, steps), jax.random.split(begin_key, count)
 
 
 def _stepped(env: Any, states: Any, actions: Any, ended: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -208,8 +218,14 @@ def table(
     count: int,
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`."""
+    """What evaluation.json holds: `rows` of `name`, one per seed, their mean, other rules on the starts of `key`.
+
+    The interval of the mean of several seeds is over seeds and episodes (`statistics.normal`).
+    """
     rules = {name: mean(rows)}
+    if len(rows) > 1 and "return_low" in rows[0]:
+        ends = statistics.normal(*zip(*((r["return"], r["return_high"] - r["return"]) for r in rows), strict=True))
+        rules[name] |= dict(zip(("return_low", "return_high"), ends, strict=True))
     for other, rule in others.items():
         if other != name:
             rules[other] = summary(episodes(env, rule, key, count, steps))

@@ -5,6 +5,7 @@ Scores are [runs] of one task or [runs, tasks]; every task has the same number o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -47,3 +48,13 @@ def bootstrap(
     resampled = np.take_along_axis(scores[None], picked, axis=1).reshape(draws, -1)
     low, high = np.quantile(statistic(resampled, axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def normal(means: Sequence[float], halves: Sequence[float]) -> tuple[float, float]:
+    """95 % normal interval of the mean over runs, of their means [n] over episodes and half-widths [n] of those.
+
+    Both variances count in full: runs may have been evaluated on the same episodes, of which more runs are no more.
+    """
+    spread = 1.96 * np.std(means, ddof=1) / np.sqrt(len(means))
+    middle, half = np.mean(means), np.hypot(np.mean(halves), spread)
+    return float(middle - half), float(middle + half)

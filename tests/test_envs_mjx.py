@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.extend.core
@@ -83,6 +85,13 @@ def test_a_reset_of_no_world_runs_no_physics():
     moved = start.replace(qpos=start.qpos + 1.0)
     after = reset(mask, data, moved)
     np.testing.assert_array_equal(after.qpos - data.qpos > 0.5, np.broadcast_to(mask[..., None], (2, 3, 2)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("warp") is not None, reason="Warp is installed")
+def test_mjx_without_warp_is_imported_without_a_word():
+    code = "import repertoire.envs.physics.quiet"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == ""
 
 
 # -- the env on mjx -------------------------------------------------------------------------------------------------

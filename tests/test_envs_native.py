@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from repertoire.envs import registry
+from repertoire.envs import keys, registry
 from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.physics.native import NativePhysics
 from repertoire.errors import UserError
@@ -42,6 +42,16 @@ def bits(tree):
         return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x).tobytes()
 
     return [raw(x) for x in jax.tree.leaves(tree)]
+
+
+def test_keys_of_a_world_are_those_of_jax():
+    """Hashed one by one under `vmap`, the same bits as JAX's own split."""
+    for count in (1, 2, 4):
+        worlds = jax.random.split(jax.random.key(3), 5)
+        mine = jax.vmap(lambda key, n=count: keys.split(key, n))(worlds)
+        theirs = jax.vmap(lambda key, n=count: jax.random.split(key, n))(worlds)
+        for i in range(count):
+            assert bits(mine[i]) == bits(theirs[:, i])
 
 
 def test_same_inputs_give_the_same_bits_in_any_order_of_calls(env):

@@ -15,6 +15,7 @@ from repertoire.errors import UserError
 from repertoire.high_level import goals
 from repertoire.high_level.macro_env import MacroEnv
 from repertoire.high_level.sequence import Choice, Latent, SequenceConfig, sequence
+from repertoire.scripts import task_eval
 from repertoire.skills.freezing import freeze
 from repertoire.skills.objectives import registry as objectives
 from repertoire.skills.skill import Skill
@@ -145,6 +146,18 @@ def test_zero_shot_rule_points_along_phi_of_the_goal(env, skill):
     scale = next(s.scale for s in env.spec.obs.groups["policy"] if s.name == "goal")
     goal = features.at[:2].add(state.obs["policy"][env.spec.obs.index("policy", ("goal",))] / scale)
     np.testing.assert_allclose(z, skill.goal_latent(features, goal), rtol=1e-5)
+
+
+def test_skills_of_features_that_a_task_does_not_show_have_no_zero_shot_rule(env, make_skill):
+    """They act there all the same, so the baselines of an evaluation leave the rule out."""
+    seen = make_skill(registry.make_spec("point", smooth={"velocity": 0.5}))
+    m = macro(env, seen, 5)
+    with pytest.raises(UserError, match="on the feature 'smooth_velocity', which env point_maze does not show"):
+        goals.zero_shot(m)
+    assert set(task_eval.controller_baselines(m)) == {"random"}
+    along = {**seen.manifest["contract"], "features": [{"name": "position", "size": 1}]}
+    with pytest.raises(UserError, match=r"goal of env point_maze has 2 entries, the position .* 1: no zero-shot"):
+        goals.zero_shot(macro(env, Skill({**seen.manifest, "contract": along}, seen.arrays), 5))
 
 
 def test_skills_do_not_change_when_a_controller_learns(env, skill):

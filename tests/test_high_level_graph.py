@@ -108,6 +108,14 @@ def test_progress_and_success_by_hand():
     assert np.isinf(graph_of(found, least=0.6).cost[0, 1])
 
 
+def test_an_option_that_falls_is_no_first_step():
+    """However far it goes."""
+    fresh, whole = np.array([[[5.0, 0.0]] * 2, [[1.0, 0.0]] * 2]), np.ones((2, 2, 2), bool)
+    whole[0] = False  # option 0 falls before anything can follow it
+    found = handoff.HandOffs(fresh, np.tile(fresh, (2, 1, 1, 1)), whole)
+    np.testing.assert_allclose(graph_of(found).cost, [[np.inf, np.inf], [1, 1], [np.inf, 1]])
+
+
 def test_an_option_that_stays_succeeds_by_staying():
     fresh, after = np.zeros((1, 2, 2)), np.array([[[[0.0, 0.004], [0.3, 0.0]]]])
     found = handoff.HandOffs(fresh + 0.003, after, np.ones((1, 1, 2), bool))

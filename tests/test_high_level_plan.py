@@ -45,9 +45,10 @@ def test_the_search_finds_the_bottom_of_a_bowl(method):
     assert float(found.cost) < (0.05 if method == "cem" else 0.5)
 
 
-def test_a_candidate_without_a_finite_cost_is_never_chosen():
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_candidate_without_a_finite_cost_is_never_chosen(bad):
     def cost(x):
-        return jnp.where(x[0, 0] > 0, jnp.nan, jnp.square(x + 1).sum())
+        return jnp.where(x[0, 0] > 0, bad, jnp.square(x + 1).sum())
 
     config = SearchConfig(horizon=1, candidates=64, iterations=4)
     found = search(cost, jnp.zeros((1, 1)), KEY, config)
@@ -72,6 +73,14 @@ def test_the_best_is_the_best_of_all_iterations():
 def test_impossible_searches_are_named(options, message):
     with pytest.raises(UserError, match=message):
         SearchConfig(**options)
+
+
+@pytest.mark.parametrize(("worlds", "share", "rows"), [(2, 0.2, 5), (2, 0.9, 5), (10, 0.2, 10)])
+def test_some_worlds_are_held_out_however_few_there_are(worlds, share, rows):
+    here, moved = jax.random.normal(KEY, (2, worlds, 5, 2))
+    data = dynamics_fit.Transitions(here, moved, here + moved, jnp.ones((worlds, 5), bool))
+    config = dynamics_fit.DynamicsConfig(members=1, hidden=(4,), updates=1, held_out=share)
+    assert dynamics_fit.fit(data, config, np.arange(2), KEY)[1]["transitions"] == rows
 
 
 # -- planning in the simulator --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from repertoire.algos.ppo import PPOConfig
 from repertoire.algos.types import Stats
 from repertoire.envs import registry
 from repertoire.errors import UserError
+from repertoire.high_level import goals
 from repertoire.high_level import registry as controllers
 from repertoire.high_level.blend import Blend
 from repertoire.high_level.frozen import freeze
@@ -122,6 +123,19 @@ def test_a_new_episode_holds_nothing(env, run):
     own = env.env.spec.obs.size("policy")
     assert not fresh.obs["policy"][0, own:].any() and fresh.obs["policy"][1, own:].any()
     np.testing.assert_array_equal(fresh.metrics[BEGUN], states.metrics[BEGUN])
+
+
+def test_random_options_are_drawn_where_nothing_can_be_kept(env, run):
+    """To keep nothing is the first option: random skills would be that one nearly half of the time."""
+    rule, keys = jax.jit(jax.vmap(goals.random_skills(env))), jax.random.split(KEY, 400)
+    fresh = jax.tree.map(lambda x: jnp.stack([x] * 400), jax.jit(env.reset)(KEY))
+    held = run([9.0, 9.0], [[NORTH, KEEP, KEEP, KEEP]] * 400)
+    longest = jax.tree.map(lambda x: x[-1], held)
+    for states in (fresh, longest):
+        found = np.bincount(np.asarray(rule(keys, states)), minlength=5) / 400
+        np.testing.assert_allclose(found, [0.25] * 4 + [0.0], atol=0.08)
+    going_on = np.asarray(rule(keys, jax.tree.map(lambda x: x[0], held)))
+    assert (going_on == KEEP).mean() == pytest.approx(1 - EVERY / 8, abs=0.08)
 
 
 @pytest.mark.parametrize("kind", [lambda s, e: Latent(s[:1], e), Parameterized, Blend])

@@ -130,7 +130,9 @@ def test_learned_dynamics_from_the_command_line(there):
         (["controller=plan", "controller.episodes=1"], "episodes must be at least 2"),
         (["controller=graph", "controller.mode=latent"], "its nodes are a list of options"),
         (["controller=graph", "controller.navigate.least=2.0"], "least must lie above 0"),
+        (["controller=graph", "task=point"], "no goal in the plane"),  # before hand-offs are measured
         (["controller=graph", "controller.worlds=0"], "worlds must be at least 1"),
+        (["controller=graph", "controller.run_up=0"], "run_up must be at least 1"),
         (["controller=graph", "controller.measured_on=point_maze"], "env point_maze has walls"),
         (["controller=script"], "at least one stage"),
         (["controller=zero_shot", "task=point"], "no `goal` slice"),

@@ -32,6 +32,16 @@ def test_the_mean_of_seeds_is_of_those_that_have_a_figure():
     assert found == {"rules": {"trained": task_eval.mean(rows)}, "seeds": rows, "return": 2.5}
 
 
+def test_the_interval_of_several_seeds_is_over_seeds_too():
+    """Two seeds that are sure of 0 and of 10 leave the mean at 5 with a standard error of 5, not of nothing."""
+    rows = [{"return": r, "return_low": r - 1.0, "return_high": r + 1.0} for r in (0.0, 10.0)]
+    found = task_eval.table(None, "trained", rows, {}, None, 2)["rules"]["trained"]
+    half = (1 + (1.96 * 5) ** 2) ** 0.5
+    assert (found["return_low"], found["return_high"]) == pytest.approx((5 - half, 5 + half))
+    alone = task_eval.table(None, "trained", rows[:1], {}, None, 2)["rules"]["trained"]
+    assert alone == rows[0]
+
+
 def test_figures_are_means_over_steps_and_energy_the_product_of_two():
     sums = {"torque": np.array([30.0, 15.0]), "joint_speed": np.array([6.0, 3.0]), "steps": np.array([2.0, 1.0])}
     summary = task_eval.summary(episodes({"goal_error": np.array([0.1, 0.3])}, sums))
@@ -66,6 +76,19 @@ def test_figures_of_a_controller_count_control_steps(oracle):
 
 def test_tasks_without_success_report_none():
     assert "success" not in task_eval.summary(episodes({}))
+
+
+def test_a_rule_draws_nothing_that_a_world_draws():
+    """Keys of worlds, and of what each makes of its own, are none of the rule's."""
+    starts, steps, begin = task_eval._keys(jax.random.key(0), 8, 6)
+    deep = jax.vmap(lambda k: jax.random.split(k, 8))
+    worlds = [starts, deep(starts), jax.vmap(deep)(deep(starts))]
+    rules = [steps, deep(steps), begin, deep(begin)]
+    found = [np.concatenate([jax.random.key_data(k).reshape(-1, 2) for k in of]) for of in (worlds, rules)]
+    both = np.concatenate([np.unique(x, axis=0) for x in found])
+    assert len(np.unique(both, axis=0)) == len(both)
+    fewer = task_eval._keys(jax.random.key(0), 3, 6)[0]
+    np.testing.assert_array_equal(jax.random.key_data(fewer), jax.random.key_data(starts)[:3])
 
 
 def test_rules_that_differ_in_numbers_alone_compile_once():

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import mjx
 
+from repertoire.envs.physics.quiet import mjx
 from repertoire.envs.types import Array
 
 #: Fields whose change moves the constants below.
