@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from repertoire.algos import networks
-from repertoire.algos.types import Array, Stats
+from repertoire.algos.types import Array, Metrics, Params, Stats
 from repertoire.errors import at_least_one, positive
 
 Config = TypeVar("Config", bound=Any)
@@ -61,3 +62,11 @@ class Adapter:
             return jnp.where(self.known, own, other)
 
         return measured.replace(mean=known(self.mean, measured.mean), var=known(self.var, measured.var))
+
+    def optimizer(self, plain: optax.GradientTransformation) -> optax.GradientTransformation:
+        """What turns gradients of all parameters into steps, of what a learner takes without an adapter."""
+        return plain
+
+    def figures(self, params: Params) -> Metrics:
+        """Metrics [] of a learner's parameters."""
+        return {}

@@ -51,7 +51,8 @@ class Learner:
         critics = len(self.channels) if config.critics == "multi" else 1
         self.nets = ppo.actor_critic(env.spec, self.prior.size if self.prior else 0, critics, config, adapter)
         self._mirror = mirroring.of(env, objective) if config.symmetry else None
-        self._adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+        adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+        self._adam = adapter.optimizer(adam) if adapter else adam
 
     @property
     def hold(self) -> int:
@@ -109,6 +110,7 @@ class Learner:
         stats = {g: self._next_stats(g, s, batch.obs[g]) for g, s in state.obs_stats.items()}
         cells, figures = acting.seen(self.signals, state.visited, batch, rewards)
         metrics |= {**figures, "lr": state.lr, "policy/std": _std(learned.params)}
+        metrics |= self.adapter.figures(learned.params) if self.adapter else {}
         update = state.update + 1
         return learned.replace(
             obs_stats=stats,

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repertoire.envs.task import TASK
 from repertoire.envs.types import Array, EnvSpec
 from repertoire.errors import UserError, unknown
 from repertoire.high_level.composer import Composer
@@ -97,6 +98,7 @@ class Graph:
       slices: policy slices that `obs` consists of. policy: of a flat policy or a controller. skills: behind it.
       composer, hold: of a controller. rule: what decides in place of a policy.
       memory: what the rule remembers, at the head of `z`. features: feature slices that end `obs`, for a rule.
+      rows: of a policy made of adapters, those that `composer` composes: what each of K tasks has of them, [K, n].
     """
 
     kind: str
@@ -112,6 +114,7 @@ class Graph:
     rule: Decider | None = None
     memory: tuple[Field, ...] = ()
     features: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -133,6 +136,19 @@ def policy_graph(spec: EnvSpec, policy: FrozenPolicy) -> Graph:
     finish = actuate(spec)
     inputs = {"obs": policy.mean.size}
     return Graph("policy", spec, inputs, outputs(spec), lambda obs: finish(policy(obs)), names, policy)
+
+
+def inventory_graph(composer: Composer, rows: np.ndarray) -> Graph:
+    """`obs` -> `action`, `ctrl` of a policy that the task composes: of the shares `rows` [K, n] of n adapters."""
+    spec, finish = composer.env, actuate(composer.env)
+    _must_equal(rows.shape[1], composer.size, "adapters")
+    task, inputs = spec.obs.index("policy", (TASK,)).astype(np.int32), {"obs": spec.obs.size("policy")}
+
+    def row(obs: Array) -> dict[str, Array]:
+        return finish(composer.act(obs, obs[task] @ rows)[0])
+
+    names, skills = tuple(s.name for s in spec.obs.groups["policy"]), composer.skills
+    return Graph("policy", spec, inputs, outputs(spec), row, names, skills=skills, composer=composer, rows=rows)
 
 
 def skill_graph(spec: EnvSpec, skill: Skill) -> Graph:

@@ -6,8 +6,10 @@ import numpy as np
 
 from repertoire.deploy.graph import Graph
 from repertoire.deploy.onnx_control import controller
-from repertoire.deploy.onnx_graph import Writer, network, project, skill_action
+from repertoire.deploy.onnx_graph import Writer, composed, network, project, skill_action
+from repertoire.envs.task import TASK
 from repertoire.errors import UserError
+from repertoire.high_level.compose import Compose
 
 OPSET, IR_VERSION = 17, 8
 
@@ -36,7 +38,9 @@ def to_onnx(graph: Graph) -> bytes:
 def _outputs(write: Writer, graph: Graph) -> dict[str, str]:
     """Tensor of each output."""
     named = {}
-    if graph.kind == "policy":
+    if graph.kind == "policy" and graph.rows is not None:
+        action = _of_tasks(write, graph)
+    elif graph.kind == "policy":
         assert graph.policy is not None
         action = network(write, graph.policy, "obs")
     elif graph.kind == "skill":
@@ -48,3 +52,11 @@ def _outputs(write: Writer, graph: Graph) -> dict[str, str]:
     shifted = write.node("Add", clipped, write.constant(1))
     scaled = write.node("Mul", shifted, write.constant(0.5 * (high - low)))
     return {"action": clipped, "ctrl": write.node("Add", scaled, write.constant(low)), **named}
+
+
+def _of_tasks(write: Writer, graph: Graph) -> str:
+    """Action of a policy whose adapters the task weighs."""
+    assert isinstance(graph.composer, Compose)
+    task = write.columns("obs", graph.spec.obs.index("policy", (TASK,)))
+    coefficients = write.node("MatMul", task, write.constant(graph.rows))
+    return composed(write, graph.composer, "obs", coefficients)

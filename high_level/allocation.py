@@ -6,7 +6,6 @@ the base and the mean of its skills. Here the matrix is a controller that reads 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,12 +36,3 @@ def learned(env: Any, rule: Any) -> Allocation:
 
     rows = np.asarray(jax.vmap(row)(asked)).tolist()
     return {task: dict(zip(composer.labels, row, strict=True)) for task, row in zip(tasks, rows, strict=True)}
-
-
-def mean(several: Sequence[Allocation]) -> Allocation:
-    """Mean over seeds: their skills are the same."""
-    first, *_ = several
-    return {
-        task: {skill: float(np.mean([one[task][skill] for one in several])) for skill in row}
-        for task, row in first.items()
-    }

@@ -186,15 +186,27 @@ def adapter_of(config: Config, env: Any, algo: str) -> Adapter | None:
     settings = dict(config.get("adapter") or {"base": None})
     base, latent = settings.pop("base"), settings.pop("latent", None)
     if base is None:
-        if latent is not None:
-            raise UserError("adapter.latent needs adapter.base: the library entry that is adapted")
+        for name, told in (("latent", latent is not None), ("count", settings.get("count", 1) != 1)):
+            if told:
+                raise UserError(f"adapter.{name} needs adapter.base: the library entry that is adapted")
         return None
     if algo != "ppo":
         raise UserError(f"adapters are trained with algo=ppo, not with algo={algo}")
     if latent is not None and not (isinstance(latent, list) and all(isinstance(x, int | float) for x in latent)):
         raise UserError(f"adapter.latent must be a list of numbers, got {latent!r}")
-    size = {k: typed(f"adapter.{k}", settings[k], hint) for k, hint in (("rank", int), ("scale", float))}
-    return adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
+    hints = {"rank": int, "scale": float, "count": int, "matrix_lr": float}
+    size = {k: typed(f"adapter.{k}", settings[k], hint) for k, hint in hints.items() if k in settings}
+    more = {k: size.pop(k) for k in ("count", "matrix_lr") if k in size}  # a run of one adapter keeps neither
+    one = adapters.adapt(frozen.load(Library(config["library"]), base), env.spec, latent, **size)
+    return one if more.get("count", 1) == 1 else _inventory_of(one, env, **more)
+
+
+def _inventory_of(one: Adapter, env: Any, count: int, matrix_lr: float) -> Adapter:
+    """Adapters like `one`; each is a library entry by its number, beside one of each task by its name."""
+    made = adapters.several(one, env.spec, count, matrix_lr)
+    if taken := sorted({str(i) for i in range(count)} & set(env.task.tasks)):
+        raise UserError(f"a task called {taken[0]!r} cannot be told from adapter {taken[0]}: give it another name")
+    return made
 
 
 def _check_features(env: Any, features: tuple[str, ...]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from repertoire.algos import networks, trainer
+from repertoire.algos.inventory import Inventory
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
-from repertoire.scripts import config, evaluate, planning, session, train_skills
+from repertoire.scripts import config, evaluate, inventory, planning, session, train_skills
 
 #: Figures of the check that are printed; parity.json holds all.
 SHOWN = ("outputs.recorded_error", "outputs.compared", "closed_loop.qpos_error_20", "closed_loop.clear_starts",
@@ -85,6 +86,8 @@ def graph_of(opened: RunDir, learner: Any, state: Any, seed: int) -> Any:
 
     if opened.kind == "train-skills":
         return graph.skill_graph(learner.env.spec, train_skills.frozen(opened, learner, state, seed))
+    if isinstance(learner.adapter, Inventory):
+        return graph.inventory_graph(*inventory.composed(opened, learner, state, seed))
     head = learner.nets.head
     layers = networks.first_outputs(learner.nets.policy.layers(state.params["policy"]["net"]), head.mode_outputs)
     stats = state.obs_stats["policy"]

@@ -18,11 +18,14 @@ Config = Mapping[str, Any]
 def pinned(config: Config, kind: str) -> dict[str, Any]:
     """Config with library references pinned to versions and model files to content: nothing later changes a run.
 
-    What says nothing is left out, so that runs from before there were adapters, commands, starts or learned ends go on.
+    What says nothing is left out, so that runs from before there were adapters, several at once, commands, starts or
+    learned ends go on.
     """
     config, store = {**config, "env": _pinned_model(config["env"])}, Library(config["library"])
     if (adapter := config.pop("adapter", None)) and adapter["base"]:
-        config["adapter"] = {**adapter, "base": _pinned(store, adapter["base"])}
+        several = adapter.get("count", 1) != 1
+        told = {k: v for k, v in adapter.items() if several or k not in ("count", "matrix_lr")}
+        config["adapter"] = {**told, "base": _pinned(store, adapter["base"])}
     elif kind == "train" and config.get("name") is None:
         config.pop("name", None)
     if kind == "train" and config.get("command") is None:

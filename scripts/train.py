@@ -9,12 +9,12 @@ from typing import Any
 import jax
 
 from repertoire.algos import trainer
+from repertoire.algos.inventory import Inventory
 from repertoire.envs.task import Task
 from repertoire.errors import UserError
 from repertoire.experiment.files import write_json
 from repertoire.experiment.run_dir import RunDir
-from repertoire.high_level import allocation
-from repertoire.scripts import build, config, session, stage_eval, task_draw, task_eval
+from repertoire.scripts import build, config, inventory, session, stage_eval, task_draw, task_eval
 from repertoire.skills.adapters import freeze_policy
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -46,9 +46,11 @@ def _keep(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any]) -> d
         return {}
     if adapter and Library(cfg["library"]).load(base := cfg["adapter"]["base"]).digest() != adapter.origin["digest"]:
         raise UserError(f"the frozen base {base} changed during training")
+    default = f"{build.label(cfg)}-adapter"
+    if isinstance(adapter, Inventory):
+        return inventory.keep(run_dir, learner, state, found, default)
     told = {k: cfg[k] for k in ("command", "command_range") if k in cfg}
-    freeze = functools.partial(freeze_policy, **told)
-    return entries(run_dir, learner, state, found, freeze, f"{build.label(cfg)}-adapter")
+    return entries(run_dir, learner, state, found, functools.partial(freeze_policy, **told), default)
 
 
 def entries(
@@ -117,14 +119,8 @@ def measure(
         found = task_eval.summary(task_eval.episodes(learner.env, task_eval.trained(learner, one), key, count, steps))
         rows.append({**found, **task_eval.parts(learner, one, key, count)})
     table = task_eval.table(learner.env, "trained", rows, task_eval.baselines(learner), key, count, steps)
-    return table | ({"allocation": mean} if (mean := allocation.mean(allocations(run_dir, learner, state))) else {})
-
-
-def allocations(run_dir: RunDir, learner: Any, state: Any) -> list[allocation.Allocation]:
-    """What each seed's controller makes every task of; {} of a policy that is no task x skill matrix."""
-    seeds = int(run_dir.config["num_seeds"])
-    ones = (trainer.seed_state(state, i, seeds) for i in range(seeds))
-    return [allocation.learned(learner.env, task_eval.trained(learner, one)) for one in ones]
+    matrix = inventory.mean(inventory.matrices(run_dir, learner, state))
+    return table | ({"allocation": matrix} if matrix else {})
 
 
 def draw(

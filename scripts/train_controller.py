@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from repertoire.algos import trainer
 from repertoire.errors import UserError
 from repertoire.experiment.run_dir import RunDir
 from repertoire.high_level import frozen
-from repertoire.scripts import build, checks, config, pinning, planning, session
-from repertoire.scripts.train import allocations, entries, learn
-from repertoire.skills import adapters
+from repertoire.scripts import build, checks, config, inventory, pinning, planning
+from repertoire.scripts.train import entries, learn
 from repertoire.skills.library import Library
-from repertoire.skills.skill import Skill
 
 KIND = "train-controller"
 
@@ -46,27 +43,9 @@ def _keep(
     freeze = functools.partial(frozen.freeze, command=cfg["command"], command_range=cfg["command_range"])
     default = f"{build.label(cfg)}-{cfg['controller']['kind']}"
     kept = entries(run_dir, learner, state, found, freeze, default)
-    return kept | _of_tasks(run_dir, learner, state, found, default)
-
-
-def _of_tasks(run_dir: RunDir, learner: Any, state: Any, found: dict[str, Any], default: str) -> dict[str, list[str]]:
-    """Of a task x skill matrix, a plain skill of each task and seed as a library entry `<name>-<task>`."""
-    cfg, references = run_dir.config, []
-    for index, rows in enumerate(allocations(run_dir, learner, state)):
-        one = trainer.seed_state(state, index, int(cfg["num_seeds"]))
-        origin = session.provenance(run_dir, learner, one, index)
-        for task, row in rows.items():
-            name = session.entry_name(cfg, default, index, task)
-            try:
-                made = adapters.merge(learner.env.composer.skills, list(row.values()), name)
-            except UserError as error:
-                print(f"note: {name} is not made, the controller does without: {error}")
-                return {}
-            told = {**made.manifest, "provenance": {**origin, **made.manifest["provenance"], "task": task}}
-            measured = found["seeds"][index].get(f"return_{task}")
-            figures = {} if measured is None else {"return": measured}
-            references.append(session.store(cfg, Skill(told, made.arrays), figures))
-    return {"tasks": references} if references else {}
+    skills = learner.env.composer.skills
+    tasks = inventory.of_tasks(run_dir, learner, state, found, default, lambda index: skills)
+    return kept | ({"tasks": tasks} if tasks else {})
 
 
 def _unmoved(before: dict[str, str], cfg: dict[str, Any]) -> None:

@@ -6,15 +6,19 @@ kernels of its base (`base/kernel<i>`) and, for each, A [in, r] and B [r, out] (
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from repertoire.algos.adapter import Adapter
-from repertoire.envs.types import EnvSpec
-from repertoire.errors import UserError
+from repertoire.algos.inventory import Inventory
+from repertoire.envs.task import TASK
+from repertoire.envs.types import EnvSpec, ObsSpec
+from repertoire.errors import UserError, at_least
 from repertoire.skills.commands import commanded
 from repertoire.skills.freezing import network, policy_arrays
 from repertoire.skills.latent import CommandPrior
@@ -63,6 +67,28 @@ def adapt(
     )
 
 
+def several(adapter: Adapter, spec: EnvSpec, count: int, matrix_lr: float) -> Inventory:
+    """`count` adapters like `adapter`, which is one for env `spec`, with a matrix of what each task has of them.
+
+    Raises `UserError` where the env has one task, and for a base that reads which task it is.
+    """
+    at_least("adapter.count", count, 1)
+    if TASK not in (s.name for s in spec.obs.groups["policy"]):
+        raise UserError(
+            f"adapter.count={count} is for several tasks, and env {spec.name} has one: give it several, "
+            "env.tasks={a: {...}, b: {...}}, or leave adapter.count=1"
+        )
+    task = spec.obs.index("policy", (TASK,))
+    if adapter.known[task].any():
+        raise UserError(
+            f"{adapter.origin['base']} reads the slice {TASK!r} itself: take a base that does not, or adapter.count=1"
+        )
+    told = {f.name: getattr(adapter, f.name) for f in dataclasses.fields(Adapter)}
+    told |= {"known": adapter.known.copy(), "var": adapter.var.copy()}
+    told["known"][task], told["var"][task] = True, 1.0  # their mean is 0: normalised it is one-hot still
+    return Inventory(**told, count=count, task=task, matrix_lr=matrix_lr)
+
+
 def freeze_policy(
     name: str,
     learner: Any,
@@ -95,6 +121,25 @@ def freeze_policy(
         arrays |= _parts(adapter, state.params["policy"]["net"])
     made = Skill(manifest, arrays)
     return made if command is None else commanded(made, spec, command, command_range)
+
+
+def freeze_one(name: str, learner: Any, state: Any, index: int, provenance: Mapping[str, Any]) -> Skill:
+    """Library entry of adapter number `index` of the learner's inventory, of one seed; it reads no task."""
+    inventory, policy, spec = learner.adapter, state.params["policy"], learner.env.spec
+    seen = tuple(s for s in spec.obs.groups["policy"] if s.name != TASK)
+    bare = dataclasses.replace(spec, obs=ObsSpec({**spec.obs.groups, "policy": seen}))
+    alone = SimpleNamespace(
+        env=SimpleNamespace(spec=bare),
+        adapter=inventory.alone,
+        nets=learner.nets._replace(policy=inventory.alone.network()),
+        config=learner.config,
+    )
+    stats = state.obs_stats["policy"]
+    own = SimpleNamespace(
+        params={"policy": {**policy, "net": inventory.one(policy["net"], index)}},
+        obs_stats={"policy": stats.replace(mean=stats.mean[inventory.others], var=stats.var[inventory.others])},
+    )
+    return freeze_policy(name, alone, own, provenance)
 
 
 def factors(skill: Skill) -> list[Factors]:

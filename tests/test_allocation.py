@@ -18,7 +18,7 @@ from repertoire.experiment.files import read_json
 from repertoire.high_level import allocation, frozen
 from repertoire.high_level.compose import Compose, ComposeConfig, shares
 from repertoire.high_level.macro_env import MacroEnv
-from repertoire.scripts import cli, config, task_eval
+from repertoire.scripts import cli, config, inventory, task_eval
 from repertoire.skills.adapters import merge
 from repertoire.skills.library import Library
 from repertoire.skills.skill import Skill
@@ -103,7 +103,7 @@ def test_the_matrix_and_plain_skills_of_its_rows_act_as_the_controller(env, skil
             np.testing.assert_allclose(
                 plain.act(obs[:4], jnp.zeros(0)), again.act(obs, jnp.zeros(0)), rtol=1e-4, atol=1e-5
             )
-    means = allocation.mean([found, {task: {"to": 0.0, "away": 1.0} for task in found}])
+    means = inventory.mean([found, {task: {"to": 0.0, "away": 1.0} for task in found}])
     assert means["flee"]["to"] == pytest.approx(found["flee"]["to"] / 2)
 
 

@@ -117,6 +117,7 @@ def _timed(command):
         (["evaluate"], "run is required"),
         (["evaluate", "run=/nonexistent/run"], "there is no run at"),
         (["train", "adapter.latent=[1,0]"], "adapter.latent needs adapter.base"),
+        (["train", "adapter.count=2"], "adapter.count needs adapter.base"),
         (["train-skills", "env=point", "starts.skills=[a]", "starts.share=7"], "starts.share must lie above 0"),
         (
             ["train-controller", "controller.switch_cost=0.1"],
