@@ -16,7 +16,7 @@ from repertoire.deploy import runner
 from repertoire.deploy.witness import Witness, terms_of, varied
 from repertoire.envs import physics
 from repertoire.envs.mujoco_env import MujocoEnv
-from repertoire.envs.tasks.pd_robot import PDRobot
+from repertoire.envs.tasks.sim_to_real import SimToReal
 from repertoire.envs.types import Array, State
 
 #: Contacts are chaotic: a replay must follow within FIRST (m, rad) for a few steps, and later within TWINS times
@@ -89,7 +89,7 @@ def _draws(contract: Mapping[str, Any], starts: int, decisions: int) -> np.ndarr
 
 def on_native(env: MujocoEnv) -> MujocoEnv:
     """`env` on C MuJoCo, without randomisation and sensor noise: the two loops must see the same."""
-    task = dataclasses.replace(env.task, play=True) if isinstance(env.task, PDRobot) else env.task
+    task = dataclasses.replace(env.task, play=True) if isinstance(env.task, SimToReal) else env.task
     quiet = MujocoEnv(task, physics.make("native", task.model, task.fields))
     quiet._noise = np.zeros_like(quiet._noise)
     return quiet

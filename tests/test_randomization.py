@@ -76,6 +76,7 @@ def expected(model, trunk, term):
         "armature": {"dof_armature": 2 * model.dof_armature},
         "frictionloss": {"dof_frictionloss": 2 * model.dof_frictionloss},
         "joint_zero": {"qpos0": at(model.qpos0, np.s_[7:], 2.0)},
+        "damping": {"dof_damping": 2 * model.dof_damping},
     }[term]
 
 

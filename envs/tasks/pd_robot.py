@@ -1,10 +1,9 @@
-"""Robots under PD position control on a free base, and what sim-to-real does to them: models, latency, pushes."""
+"""Robots under PD position control on a free base, and what pushes do to them."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, ClassVar
@@ -18,21 +17,20 @@ from flax import struct
 from repertoire.envs import randomization, rotations
 from repertoire.envs.task import at_least
 from repertoire.envs.tasks.robot import Robot
+from repertoire.envs.tasks.sim_to_real import Sent, SimToReal, delayed, filed
 from repertoire.envs.types import Array, Data, Start
 
 
 @struct.dataclass
-class PDMemory:
+class PDMemory(Sent):
     """Actions chosen and pushes to come."""
 
-    actions: Array  # [k, A] the last ones, newest first
-    latency: Array  # [] control steps, drawn per episode
     push: Array  # [6] m/s (world), rad/s (trunk): the next kick
     push_in: Array  # [] int32 control steps until it comes; 0: with the coming step
 
 
 @dataclass(frozen=True)
-class PDRobot(Robot):
+class PDRobot(SimToReal, Robot):
     """A robot on a free joint whose other joints are all driven by position servos, in the same order.
 
     Joints of objects that a task adds come after the robot's.
@@ -42,32 +40,18 @@ class PDRobot(Robot):
     Attributes:
       action_scale: rad.
       reset_noise: half-width of the noise on the joints' start, rad.
-      randomize: domain randomisation: true for the robot's preset, a preset's name, or terms with their ranges.
-      play: a policy's showing: without randomisation and sensor noise, whatever `randomize` says.
     """
 
     action_scale: float = 0.5
     reset_noise: float = 0.1
-    randomize: bool | str | Mapping[str, Any] = False
-    play: bool = False
 
     substeps: ClassVar[int] = 5
     xml: ClassVar[str] = ""
-    preset: ClassVar[str] = ""  # of domain randomisation
-    trunk: ClassVar[str] = ""  # body whose load and centre of mass are randomised
     any_heading: ClassVar[bool] = False  # whether episodes start with a random heading
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 0.0, reset_noise=self.reset_noise, action_scale=self.action_scale)
-        if self.ranges.base_mass or self.ranges.link_mass:  # what is impossible is named now, not when training starts
-            randomization.check_load(self.name, self.ranges, float(self.model.body(self.trunk).mass[0]))
-
-    @functools.cached_property
-    def ranges(self) -> randomization.Randomization:
-        """Domain randomisation in force."""
-        wanted = False if self.play else self.randomize
-        return randomization.resolve(self.name, wanted, self.preset)
 
     def spec_mjcf(self) -> mujoco.MjSpec:
         """The editable model: the robot alone; subclasses add the world."""
@@ -106,10 +90,7 @@ class PDRobot(Robot):
     def control(self, action: Array, data: Data, memory: Any) -> Array:
         """Joint targets [nu], rad, from the action `latency` steps ago (between two steps: interpolated)."""
         if self.ranges.latency is not None:
-            known = jnp.concatenate([action[None], memory.actions])
-            whole = jnp.floor(memory.latency).astype(jnp.int32)
-            late = jnp.minimum(whole + 1, len(known) - 1)
-            action = known[whole] + (memory.latency - whole) * (known[late] - known[whole])
+            action = delayed(action, memory.actions, memory.latency)
         return jnp.asarray(self.joints) + self.action_scale * action
 
     def kick(self, data: Data, memory: Any) -> Array | None:
@@ -126,28 +107,21 @@ class PDRobot(Robot):
         if self.any_heading:
             angle = jax.random.uniform(yaw_key, (), minval=-math.pi, maxval=math.pi)
             qpos = qpos.at[3:7].set(rotations.product(rotations.yaw(angle), qpos[3:7]))
-        trunk = self.model.body(self.trunk).id
-        overrides = randomization.draw_overrides(self.model, self.ranges, trunk, model_key)
-        return Start(qpos=qpos, qvel=jnp.zeros(self.model.nv), overrides=overrides)
+        return Start(qpos=qpos, qvel=jnp.zeros(self.model.nv), overrides=self.overrides(model_key))
 
     def remember(self, key: Array, data: Data) -> Any:
         """No action so far; latency and first push are drawn."""
         latency_key, push_key = jax.random.split(key)
-        low, high = self.ranges.latency or (0.0, 0.0)
+        sent = self.nothing_sent(latency_key, self.model.nu)
         push, push_in = self._next_push(push_key)
-        return PDMemory(
-            actions=jnp.zeros((max(1, math.ceil(high)), self.model.nu)),
-            latency=jax.random.uniform(latency_key, (), minval=low, maxval=high),
-            push=push,
-            push_in=push_in,
-        )
+        return PDMemory(actions=sent.actions, latency=sent.latency, push=push, push_in=push_in)
 
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
         """File the action; draw the next push where one has just come."""
         push, push_in = self._next_push(key)
         due = memory.push_in == 0
         return memory.replace(
-            actions=jnp.concatenate([action[None], memory.actions[:-1]]),
+            actions=filed(action, memory.actions),
             push=jnp.where(due, push, memory.push),
             push_in=jnp.where(due, jnp.maximum(push_in, 1), memory.push_in) - 1,
         )

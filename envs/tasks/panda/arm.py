@@ -13,9 +13,10 @@ import mujoco
 import numpy as np
 from flax import struct
 
-from repertoire.envs.task import Task, at_least
-from repertoire.envs.tasks.panda import control, kinematics
+from repertoire.envs.task import at_least
+from repertoire.envs.tasks.panda import control, kinematics, sensing
 from repertoire.envs.tasks.panda.control import Targets
+from repertoire.envs.tasks.sim_to_real import Sent, SimToReal, delayed, filed
 from repertoire.envs.types import Array, Data, ObsSpec, Slice, Start
 from repertoire.errors import unknown
 
@@ -29,10 +30,11 @@ class ArmMemory:
     """What every task on the arm remembers."""
 
     targets: Targets
+    sent: Sent | None  # under latency
 
 
 @dataclass(frozen=True)
-class Panda(Task):
+class Panda(SimToReal):
     """A Franka Panda that looks down on a table. 20 Hz control over 500 Hz physics.
 
     Tasks append slices (`extra_slices`), reward terms and scenery (`furnish`).
@@ -41,11 +43,15 @@ class Panda(Task):
       control_mode: what an action is (see `control.MODES`): a change of the hand's position and opening (`ee_delta`),
         of its pose and opening (`ee_pose`), or of the joints and the opening (`joint`).
       reset_noise: half-width of the uniform noise on the joint angles at the start, rad.
+      history: values that the policy sees of each slice but goals, oldest first; 1 for the present alone.
     """
 
     control_mode: str = "ee_delta"
     reset_noise: float = 0.05
+    history: int = 1
 
+    preset: ClassVar[str] = "panda"
+    trunk: ClassVar[str] = "hand"
     fields: ClassVar[tuple[str, ...]] = ("sensordata",)
     substeps: ClassVar[int] = 25
     affine_control: ClassVar[bool] = False
@@ -60,6 +66,8 @@ class Panda(Task):
         if self.control_mode not in control.MODES:
             raise unknown("control_mode", self.control_mode, control.MODES)
         at_least(self.name, 0.0, reset_noise=self.reset_noise)
+        at_least(self.name, 1, history=self.history)
+        sensing.check_terms(self.name, self.ranges)
 
     def default_weights(self) -> dict[str, float]:
         """Reward weights where none are given."""
@@ -98,7 +106,14 @@ class Panda(Task):
         noise = jax.random.uniform(noise_key, (7,), minval=-self.reset_noise, maxval=self.reset_noise)
         arm = jnp.concatenate([control.HOME + noise, jnp.full(2, self.opening)])
         qpos = jnp.asarray(self.model.qpos0, jnp.float32).at[:9].set(arm)
-        return self.place(key, Start(qpos=qpos, qvel=jnp.zeros(self.model.nv)))
+        model_key = jax.random.fold_in(key, 0)  # the start is the same with and without
+        start = Start(qpos=qpos, qvel=jnp.zeros(self.model.nv), overrides=self.overrides(model_key))
+        return self.place(key, start)
+
+    def overrides(self, key: Array) -> dict[str, Array]:
+        """The robot's controller compensates the weights it knows, those of the model before randomisation."""
+        found = super().overrides(key)
+        return found | sensing.compensation(self.model, found)
 
     def place(self, key: Array, start: Start) -> Start:
         """Put the objects somewhere, and vary them."""
@@ -106,7 +121,13 @@ class Panda(Task):
 
     def remember(self, key: Array, data: Data) -> Any:
         """The arm's targets: where it is."""
-        return ArmMemory(targets=self.first_targets(data))
+        return ArmMemory(targets=self.first_targets(data), sent=self.first_sent(key))
+
+    def first_sent(self, key: Array) -> Sent | None:
+        """No action so far, and the latency of the episode; None without latency."""
+        if self.ranges.latency is None:
+            return None
+        return self.nothing_sent(jax.random.fold_in(key, 0), len(self.action_names()))
 
     def first_targets(self, data: Data) -> Targets:
         """Targets at the start of an episode."""
@@ -118,12 +139,15 @@ class Panda(Task):
         return jnp.concatenate([targets.joints, targets.opening[None], self.switches(memory)])
 
     def follow(self, action: Array, data: Data, memory: Any) -> Targets:
-        """Targets after `action`."""
+        """Targets after `action`, or the one that comes now under latency."""
+        if memory.sent is not None:
+            action = delayed(action, memory.sent.actions, memory.sent.latency)
         return control.follow(self.control_mode, memory.targets, action, data.qpos[:7])
 
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> Any:
-        """Keep the targets that the step was made with."""
-        return memory.replace(targets=self.follow(action, before, memory))
+        """Keep the targets that the step was made with, and file the action."""
+        sent = memory.sent and memory.sent.replace(actions=filed(action, memory.sent.actions))
+        return memory.replace(targets=self.follow(action, before, memory), sent=sent)
 
     def drive(self) -> dict[str, Any]:
         """Inverse kinematics and leashes of the control mode."""
@@ -161,9 +185,10 @@ class Panda(Task):
         hand, opening = Slice("ee_position", 3, "m"), Slice("opening", 1, "m", scale=1 / control.OPEN)
         lag = Slice("lag", len(self.action_names()), "m, rad", scale=10.0)
         arm = (Slice("joints", 7, "rad"), Slice("joint_rates", 7, "rad/s"), hand, opening, lag)
-        policy = (*arm, *self.extra_slices())
+        seen = (*arm, *self.extra_slices())
         features = (hand, *self.extra_features(), opening)
-        return ObsSpec({"policy": policy, "critic": (*policy, *self.extra_critic()), "features": features})
+        policy = tuple(sensing.measured(s, self.ranges.noise, self.history) for s in seen)
+        return ObsSpec({"policy": policy, "critic": (*seen, *self.extra_critic()), "features": features})
 
     def observe(self, data: Data, memory: Any) -> dict[str, Array]:
         """Values of the arm's slices."""

@@ -70,7 +70,7 @@ class CubeScene(Panda):
     def place(self, key: Array, start: Start) -> Start:
         """Cubes at rest, spread over `area`; the first varied."""
         key, vary_key, yaw_key = jax.random.split(key, 3)
-        overrides = self._varied(vary_key)
+        overrides = start.overrides | self._varied(vary_key, start.overrides)
         half = overrides.get("geom_size", jnp.asarray(self.model.geom_size, jnp.float32))
         spots = self.spots(key)
         angles = jax.random.uniform(yaw_key, (len(self.cubes),), minval=-self.yaw, maxval=self.yaw)
@@ -85,15 +85,15 @@ class CubeScene(Panda):
         """Where cubes lie at the start, [cubes, 2] m."""
         return uniform(key, *([corner] * len(self.cubes) for corner in self.area))
 
-    def _varied(self, key: Array) -> dict[str, Array]:
-        """Model fields of this world; empty where nothing varies."""
+    def _varied(self, key: Array, drawn: dict[str, Array]) -> dict[str, Array]:
+        """Model fields of this world, on top of those `drawn`; empty where nothing varies."""
         ranges = np.array([self.vary_size, self.vary_mass, self.vary_friction], np.float32)
         if not ranges.any():
             return {}
         factors = 1 + ranges * jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
         half, mass, friction = factors * jnp.array([HALF, MASS, FRICTION])
         model, body, geom = self.model, self.model.body(self.cubes[0]).id, self.model.geom(self.cubes[0]).id
-        base = {k: jnp.asarray(getattr(model, k), jnp.float32) for k in VARIED}
+        base = {k: drawn.get(k, jnp.asarray(getattr(model, k), jnp.float32)) for k in VARIED}
         return {
             "geom_size": base["geom_size"].at[geom].set(half),
             "geom_friction": base["geom_friction"].at[geom, 0].set(friction),
@@ -103,7 +103,7 @@ class CubeScene(Panda):
 
     def remember(self, key: Array, data: Data) -> Any:
         """Where the cube lies."""
-        return CubeMemory(targets=self.first_targets(data), origin=self.cube(data))
+        return CubeMemory(targets=self.first_targets(data), sent=self.first_sent(key), origin=self.cube(data))
 
     # -- where things are ----------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class PandaDrawer(Solvable, DrawerScene):
     def remember(self, key: Array, data: Data) -> DrawerMemory:
         """The goal is the other end."""
         goal = jnp.where(self.drawer(data) < furniture.TRAVEL / 2, furniture.TRAVEL, 0.0)
-        return DrawerMemory(targets=self.first_targets(data), goal=goal)
+        return DrawerMemory(targets=self.first_targets(data), sent=self.first_sent(key), goal=goal)
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """`goal`: how much further the drawer should be open."""

@@ -38,7 +38,7 @@ class Place(Solvable, CubeScene):
     def remember(self, key: Array, data: Data) -> Any:
         """Draw the goal."""
         base = super().remember(key, data)
-        return PlaceMemory(targets=base.targets, origin=base.origin, goal=self.draw(key, data))
+        return PlaceMemory(targets=base.targets, sent=base.sent, origin=base.origin, goal=self.draw(key, data))
 
     def draw(self, key: Array, data: Data) -> Array:
         """A goal [3], m: on the table, in the cubes' area, `AWAY` from the cube."""

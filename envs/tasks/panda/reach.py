@@ -80,7 +80,7 @@ class PandaReach(Solvable):
 
     def remember(self, key: Array, data: Data) -> GoalMemory:
         """Draw the goal."""
-        return GoalMemory(targets=self.first_targets(data), goal=uniform(key, *GOALS))
+        return GoalMemory(targets=self.first_targets(data), sent=self.first_sent(key), goal=uniform(key, *GOALS))
 
     def extra_slices(self) -> tuple[Slice, ...]:
         """`goal`: where the goal lies from the hand."""

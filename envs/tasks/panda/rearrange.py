@@ -58,7 +58,7 @@ class PandaRearrange(Solvable, CubeScene):
     def remember(self, key: Array, data: Data) -> RearrangeMemory:
         """Draw the goals."""
         base = super().remember(key, data)
-        return RearrangeMemory(targets=base.targets, origin=base.origin, goals=self.draw(key, data))
+        return RearrangeMemory(targets=base.targets, sent=base.sent, origin=base.origin, goals=self.draw(key, data))
 
     def draw(self, key: Array, data: Data) -> Array:
         """Goals [2, 3] on the table, m: the first pair `AWAY` from each other and from both cubes."""

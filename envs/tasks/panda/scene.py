@@ -50,7 +50,7 @@ class PandaScene(Solvable, DrawerScene, CubeScene):
     def remember(self, key: Array, data: Data) -> SceneMemory:
         """The drawer is locked."""
         base = super().remember(key, data)
-        return SceneMemory(targets=base.targets, origin=base.origin, unlocked=jnp.zeros((), bool))
+        return SceneMemory(targets=base.targets, sent=base.sent, origin=base.origin, unlocked=jnp.zeros((), bool))
 
     def advance(self, key: Array, before: Data, data: Data, action: Array, memory: Any, t: Array) -> SceneMemory:
         """A press unlocks for good."""
