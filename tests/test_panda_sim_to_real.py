@@ -11,7 +11,6 @@ import pytest
 
 from repertoire.deploy import contract_terms, replay
 from repertoire.envs import registry
-from repertoire.envs.mujoco_env import MujocoEnv
 from repertoire.envs.physics.native import NativePhysics
 from repertoire.envs.randomization import MODEL_TERMS, PRESETS, Randomization
 from repertoire.envs.tasks.panda import control, sensing
@@ -104,7 +103,7 @@ def test_the_controller_bears_the_weight_that_it_knows(push):
 
 @pytest.mark.parametrize(("term", "values"), [("base_mass", (0.0, 1.0)), ("kp", (1.0, 0.3))])
 def test_a_load_and_soft_servos_let_the_hand_sag(term, values):
-    """1 kg in the hand; gravity compensation leaves nothing else to sag under, so servos are softened under it."""
+    """Under 1 kg in the hand, as the weights of arm and hand are compensated."""
     extra = {"base_mass": (1.0, 1.0)} if term == "kp" else {}
     tasks = [randomized(**{**extra, term: (v, v)}) for v in values]
     physics = NativePhysics(tasks[0].model, tasks[0].fields)
@@ -121,15 +120,15 @@ def test_a_load_and_soft_servos_let_the_hand_sag(term, values):
 
 
 @pytest.mark.parametrize(("latency", "expected"), [(0.0, 0.3), (0.25, 0.275), (1.0, 0.2), (1.5, 0.15), (2.0, 0.1)])
-def test_latency_applies_an_earlier_action(everything, begun, latency, expected):
+def test_latency_applies_an_earlier_action(begun, latency, expected):
     """Actions 0.1, 0.2, 0.3, each from the same targets: those that come are what a prompt arm would be asked for."""
-    late = registry.make_task("panda_push", randomize={"latency": (latency, latency)})
+    late = registry.make_task("panda_push", randomize={"latency": (latency, latency)}, control_mode="joint")
     memory = begun.memory.replace(sent=late.first_sent(KEY))
     for a in (0.1, 0.2):
-        moved = late.advance(KEY, begun.data, begun.data, jnp.full(4, a), memory, jnp.int32(0))
+        moved = late.advance(KEY, begun.data, begun.data, jnp.full(8, a), memory, jnp.int32(0))
         memory = moved.replace(targets=memory.targets)
-    found = late.follow(jnp.full(4, 0.3), begun.data, memory)
-    wanted = control.follow("ee_delta", memory.targets, jnp.full(4, expected), begun.data.qpos[:7])
+    found = late.follow(jnp.full(8, 0.3), begun.data, memory)
+    wanted = control.follow("joint", memory.targets, jnp.full(8, expected), begun.data.qpos[:7])
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert float(memory.sent.actions[0, 0]) == pytest.approx(0.2)

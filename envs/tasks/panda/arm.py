@@ -62,12 +62,12 @@ class Panda(SimToReal):
     def __post_init__(self) -> None:
         if not self.weights:
             object.__setattr__(self, "weights", self.default_weights())
+        sensing.check_terms(self.name, self.ranges)
         super().__post_init__()
         if self.control_mode not in control.MODES:
             raise unknown("control_mode", self.control_mode, control.MODES)
         at_least(self.name, 0.0, reset_noise=self.reset_noise)
         at_least(self.name, 1, history=self.history)
-        sensing.check_terms(self.name, self.ranges)
 
     def default_weights(self) -> dict[str, float]:
         """Reward weights where none are given."""

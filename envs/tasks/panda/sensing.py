@@ -16,9 +16,10 @@ _POSE, _AXES, _HAND = 0.005, 0.03, 0.002
 #: to declare any for this arm without a camera: joints and hand to what calibration leaves; objects and goals to what a
 #: camera beside the table tells of a place (5 mm) and of a direction (2 degrees).
 NOISE = {
-    "joints": 0.002, "joint_rates": 0.05, "ee_position": _HAND, "opening": 0.0005, "lag": _HAND, "cube_position": _POSE,
-    "cube_axes": _AXES, "cube_offset": _POSE, "goal": _POSE, "other_position": _POSE, "other_axes": _AXES,
-    "other_offset": _POSE, "other_goal": _POSE, "drawer": _POSE, "handle_offset": _POSE, "button_offset": _POSE,
+    "joints": 0.002, "joint_rates": 0.05, "ee_position": _HAND, "opening": 0.0005, "lag": _HAND,
+    "cube_position": _POSE, "cube_axes": _AXES, "cube_offset": _POSE, "goal": _POSE, "base_position": _POSE,
+    "base_axes": _AXES, "other_position": _POSE, "other_axes": _AXES, "other_offset": _POSE, "other_goal": _POSE,
+    "drawer": _POSE, "handle_offset": _POSE, "button_offset": _POSE,
 }  # fmt: skip
 #: Slices without a history: they can be commands to a skill, which are told anew in each step.
 TOLD = "goal", "other_goal"
