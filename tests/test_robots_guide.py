@@ -31,7 +31,8 @@ def test_the_guide_walks(tmp_path, monkeypatch, capsys):
     (xml,) = re.findall(r"^```xml\n(.*?)^```", GUIDE, re.M | re.S)
     Path("robot.xml").write_text(xml)
     walked = commands()
-    assert [c[0] for c in walked] == ["train-skills", "rollout", "skills", "train", "train-controller", "export"]
+    verbs = ["train-skills", "rollout", "skills", "train", "train-controller", "benchmark", "export"]
+    assert [c[0] for c in walked] == verbs
     for verb, *args in walked:
         cli.main([verb, *args, *(SHORT if verb.startswith("train") else ["count=2"] if verb == "rollout" else [])])
     printed = capsys.readouterr().out
@@ -39,6 +40,7 @@ def test_the_guide_walks(tmp_path, monkeypatch, capsys):
     assert list(Path("crawl/videos").iterdir())
     model = read_json(Path("library/mjcf_robot-metra/1/manifest.json"))["contract"]["model"]
     assert model["file"] == "robot.xml" and model["sha256"] in printed
+    assert all(row["agrees"] == "yes" for row in read_json(Path("benchmark.json"))["rows"])
     contract = read_json(Path("crawl/export/contract.json"))
     assert [a["kp"] for a in contract["actuators"]] == [8.0, 8.0]
 
